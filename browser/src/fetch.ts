@@ -1,0 +1,24 @@
+// Brings a model's files into memory and checks that they are the ones of the manifest.
+import type { GraphBytes } from "./engines/onnxruntime";
+import { ClassifiedError } from "./failure";
+import type { GraphSpec } from "./protocol";
+
+export async function fetchGraph(spec: GraphSpec): Promise<GraphBytes> {
+  return { spec, files: await Promise.all(spec.files.map(fetchFile)) };
+}
+
+async function fetchFile(name: string): Promise<Uint8Array> {
+  const response = await fetch(`model/${encodeURIComponent(name)}`);
+  if (!response.ok) throw new ClassifiedError("load_failed", `${name} could not be fetched: HTTP status ${response.status}.`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** Fails on a file whose SHA-256 is not the manifest's. */
+export async function verify({ spec, files }: GraphBytes): Promise<void> {
+  for (const [index, bytes] of files.entries()) {
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (found !== spec.sha256[index])
+      throw new ClassifiedError("load_failed", `${spec.files[index]} is not the file of the manifest: its SHA-256 is ${found}, not ${spec.sha256[index]}.`);
+  }
+}

@@ -1,0 +1,75 @@
+// Frames of the bridge: see web/protocol.py for the format.
+import { ALIGNMENT, type DataType, type Reply, type Request, type TensorHeader } from "./protocol";
+
+export type Data = ArrayBufferView<ArrayBuffer> & ArrayLike<number | bigint>;
+
+/** A tensor in the page's memory, row-major. */
+export interface HostTensor {
+  dtype: DataType;
+  shape: readonly number[];
+  data: Data;
+}
+export type HostTensors = Record<string, HostTensor>;
+
+type Constructor = new (buffer: ArrayBuffer, offset?: number, length?: number) => Data;
+const half = (globalThis as unknown as { Float16Array?: Constructor }).Float16Array ?? Uint16Array;
+const constructors: Record<DataType, { create: Constructor; size: number }> = {
+  float32: { create: Float32Array, size: 4 },
+  float16: { create: half as Constructor, size: 2 },
+  int64: { create: BigInt64Array as unknown as Constructor, size: 8 },
+  int32: { create: Int32Array, size: 4 },
+  uint8: { create: Uint8Array, size: 1 },
+  int8: { create: Int8Array, size: 1 },
+  bool: { create: Uint8Array, size: 1 },
+};
+
+export function elementBytes(dtype: DataType): number {
+  return constructors[dtype].size;
+}
+
+/** Elements of a tensor of this shape. */
+export function elements(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+export function zeros(dtype: DataType, shape: readonly number[]): HostTensor {
+  const { create, size } = constructors[dtype];
+  return { dtype, shape, data: new create(new ArrayBuffer(elements(shape) * size)) };
+}
+
+/** The message and its tensors, which are views into the frame. */
+export function decode(frame: string | ArrayBuffer): { request: Request; tensors: HostTensors } {
+  if (typeof frame === "string") return { request: JSON.parse(frame) as Request, tensors: {} };
+  const length = new DataView(frame).getUint32(0, true);
+  const { tensors: headers, ...request } = JSON.parse(new TextDecoder().decode(new Uint8Array(frame, 4, length))) as Request & {
+    tensors: TensorHeader[];
+  };
+  const tensors: HostTensors = {};
+  for (const header of headers) {
+    const dtype = header.dtype as DataType;
+    const { create, size } = constructors[dtype];
+    const data = new create(frame, 4 + length + header.offset, header.bytes / size);
+    tensors[header.name] = { dtype, shape: header.shape, data };
+  }
+  return { request: request as Request, tensors };
+}
+
+export function encode(reply: Reply, tensors: HostTensors = {}): string | ArrayBuffer {
+  const headers: TensorHeader[] = [];
+  let offset = 0;
+  for (const [name, { dtype, shape, data }] of Object.entries(tensors)) {
+    headers.push({ name, dtype, shape, offset, bytes: data.byteLength });
+    offset += Math.ceil(data.byteLength / ALIGNMENT) * ALIGNMENT;
+  }
+  if (headers.length === 0) return JSON.stringify(reply);
+  let json = new TextEncoder().encode(JSON.stringify({ ...reply, tensors: headers }));
+  const padded = Math.ceil((4 + json.length) / ALIGNMENT) * ALIGNMENT - 4;
+  const frame = new Uint8Array(4 + padded + offset).fill(0x20, 4, 4 + padded);
+  new DataView(frame.buffer).setUint32(0, padded, true);
+  frame.set(json, 4);
+  for (const { name, offset: at } of headers) {
+    const { data } = tensors[name]!;
+    frame.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), 4 + padded + at);
+  }
+  return frame.buffer;
+}

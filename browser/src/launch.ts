@@ -1,0 +1,101 @@
+// One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
+import { nowNs, resolutionNs } from "./clock";
+import { countNodes } from "./coverage";
+import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
+import { fetchGraph, verify } from "./fetch";
+import { Generator } from "./generation";
+import type { HostTensors } from "./frames";
+import { SinglePass, type Iteration, type Model } from "./model";
+import type { Open, SampleTimes } from "./protocol";
+
+export class Launch {
+  private graphs: Record<string, GraphBytes> = {};
+  private runtime: OnnxRuntime | null = null;
+  private model: Model | null = null;
+
+  constructor(
+    private readonly options: Open,
+    private readonly inputs: HostTensors,
+  ) {}
+
+  readonly clockResolutionNs = resolutionNs();
+
+  /** Rejects when the device breaks; never settles where there is none. */
+  get broken(): Promise<never> {
+    return this.runtime?.device?.broken ?? new Promise(() => {});
+  }
+
+  async fetch(): Promise<number> {
+    const start = nowNs();
+    const entries = Object.entries(this.options.graphs);
+    const graphs = await Promise.all(entries.map(async ([name, spec]) => [name, await fetchGraph(spec)] as const));
+    const ns = nowNs() - start;
+    this.graphs = Object.fromEntries(graphs);
+    for (const graph of Object.values(this.graphs)) await verify(graph); // our own check, outside the time
+    return ns;
+  }
+
+  async load(): Promise<number> {
+    const start = nowNs();
+    this.runtime = await OnnxRuntime.start(this.options);
+    return nowNs() - start;
+  }
+
+  async compile(): Promise<number> {
+    const start = nowNs();
+    const { model, decoder, encoder } = this.graphs;
+    const { generation, dimensions } = this.options;
+    this.model =
+      generation && decoder
+        ? await Generator.compile(this.started, { decoder, ...(encoder ? { encoder } : {}) }, this.options, generation, this.inputs)
+        : await SinglePass.compile(this.started, model!, dimensions, this.inputs);
+    const ns = nowNs() - start;
+    this.graphs = {}; // the sessions have their own copy
+    return ns;
+  }
+
+  iterate(): Promise<Iteration> {
+    if (!this.model) throw new Error("The model is not compiled yet.");
+    return this.model.iterate();
+  }
+
+  async sample(count: number): Promise<{ samples: SampleTimes[]; bytes_read_back: number }> {
+    const samples: SampleTimes[] = [];
+    let bytes_read_back = 0;
+    for (let index = 0; index < count; index++) {
+      const { times, bytesReadBack } = await this.iterate();
+      samples.push(times);
+      bytes_read_back = bytesReadBack;
+    }
+    return { samples, bytes_read_back };
+  }
+
+  async count(): Promise<Record<string, number>> {
+    const sum: Record<string, number> = {};
+    for (const plan of this.started.plans)
+      for (const [provider, nodes] of Object.entries(await countNodes(this.started, plan))) sum[provider] = (sum[provider] ?? 0) + nodes;
+    return sum;
+  }
+
+  facts(): Record<string, unknown> {
+    const { device, threads, version } = this.started;
+    return {
+      engine_version: version,
+      threads,
+      user_agent: navigator.userAgent,
+      cross_origin_isolated: self.crossOriginIsolated,
+      hardware_concurrency: navigator.hardwareConcurrency,
+      device: device?.facts ?? null,
+      device_peak_bytes: device?.peakBytes?.() ?? null,
+    };
+  }
+
+  loseDevice(): void {
+    this.runtime?.device?.lose();
+  }
+
+  private get started(): OnnxRuntime {
+    if (!this.runtime) throw new Error("The runtime is not loaded yet.");
+    return this.runtime;
+  }
+}

@@ -1,0 +1,88 @@
+// The worker: answers Python's requests one after the other. Everything heavy runs here, away from the page's own thread.
+import { detect } from "./capabilities";
+import { listeners } from "./coverage";
+import { ClassifiedError, classify } from "./failure";
+import { decode, encode, type HostTensors } from "./frames";
+import { Launch } from "./launch";
+import type { Console, ErrorClass, Reply, Request } from "./protocol";
+
+const send = (reply: Reply, tensors?: HostTensors) => {
+  const frame = encode(reply, tensors);
+  self.postMessage(frame, { transfer: typeof frame === "string" ? [] : [frame] });
+};
+
+for (const level of ["error", "warn", "log", "info", "debug"] as const) {
+  const original = console[level].bind(console);
+  console[level] = (...values: unknown[]) => {
+    const text = values.map(String).join(" ");
+    if (listeners.size > 0) return listeners.forEach((listen) => listen(text));
+    if (level === "error" || level === "warn") send({ type: "Console", id: 0, level, text } satisfies Console);
+    original(...values);
+  };
+}
+
+let launch: Launch | null = null;
+let queue: Promise<void> = Promise.resolve();
+
+function current(): Launch {
+  if (!launch) throw new ClassifiedError("page_error", "No model was opened.");
+  return launch;
+}
+
+async function answer(request: Request, inputs: HostTensors): Promise<[Reply, HostTensors?]> {
+  const { id } = request;
+  switch (request.type) {
+    case "Detect":
+      return [{ type: "Facts", id, facts: await detect() }];
+    case "Open":
+      launch = new Launch(request, inputs);
+      return [{ type: "Opened", id, clock_resolution_ns: launch.clockResolutionNs }];
+    case "Fetch":
+      return [{ type: "Timed", id, ns: await current().fetch() }];
+    case "Load":
+      return [{ type: "Timed", id, ns: await current().load() }];
+    case "Compile":
+      return [{ type: "Timed", id, ns: await current().compile() }];
+    case "First": {
+      const { times, outputs, bytesReadBack } = await current().iterate();
+      return [{ type: "Sampled", id, samples: [times], bytes_read_back: bytesReadBack }, outputs];
+    }
+    case "Sample":
+      return [{ type: "Sampled", id, ...(await current().sample(request.count)) }];
+    case "Count":
+      return [{ type: "Counted", id, nodes: await current().count() }];
+    case "Inspect":
+      return [{ type: "Facts", id, facts: current().facts() }];
+    case "LoseDevice":
+      current().loseDevice();
+      return [{ type: "Done", id }];
+  }
+}
+
+const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
+  Fetch: "load_failed",
+  Load: "load_failed",
+  Compile: "load_failed",
+  Count: "load_failed",
+  First: "inference_failed",
+  Sample: "inference_failed",
+};
+
+async function handle(frame: string | ArrayBuffer): Promise<void> {
+  const { request, tensors } = decode(frame);
+  try {
+    send(...(await Promise.race([answer(request, tensors), launch?.broken ?? new Promise<never>(() => {})])));
+  } catch (error) {
+    const { errorClass, message } = classify(error, otherwise[request.type] ?? "page_error");
+    send({ type: "Failure", id: request.id, error_class: errorClass, message });
+  }
+}
+
+self.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+  queue = queue.then(() => handle(data));
+};
+self.addEventListener("error", ({ message }) => send({ type: "Failure", id: 0, ...{ error_class: "page_error", message: `worker: ${message}` } }));
+self.addEventListener("unhandledrejection", ({ reason }) => {
+  const { errorClass, message } = classify(reason, "page_error");
+  send({ type: "Failure", id: 0, error_class: errorClass, message });
+});

@@ -1,0 +1,171 @@
+"""What a campaign will run, and in which order. Planning starts no launch; it asks the platforms what is there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from ..errors import UserError, nearest
+from ..models.registry import ModelReference, model_classes, resolve, workload
+from ..platforms.base import Available, Unavailable
+from ..platforms.registry import platform
+from ..spec import BROWSER_PLATFORMS, PLATFORMS, PRECISIONS, Spec, Target, Workload, identity
+
+DEFAULT_MODELS = ("bert", "vit", "whisper", "llama")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for; empty tuples mean "all" or the model's own default. Its hash finds a campaign to resume."""
+
+    models: tuple[str, ...] = DEFAULT_MODELS
+    sizes: tuple[str, ...] = ("small",)
+    weights: str = "auto"
+    platforms: tuple[str, ...] = ()
+    browsers: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = (1,)
+    sequence_lengths: tuple[int, ...] = ()
+    new_tokens: int | None = None
+    precisions: tuple[str, ...] = ("float32",)
+    launches: int = 5
+    seed: int = 0
+    threads: int | None = None
+    quick: bool = False
+
+    @property
+    def hash(self) -> str:
+        return identity(asdict(self))
+
+    def checked(self) -> Request:
+        """This request, or a UserError that names the first mistake."""
+        for name in self.platforms:
+            if name not in PLATFORMS:
+                raise nearest(name, PLATFORMS, "platform")
+        for name in self.precisions:
+            if name not in PRECISIONS:
+                raise nearest(name, PRECISIONS, "precision")
+        for name, values in (("batch size", self.batch_sizes), ("sequence length", self.sequence_lengths)):
+            for value in values:
+                if value < 1:
+                    raise UserError(f"A {name} of {value} makes no sense: give 1 or more.")
+        if self.launches < 1:
+            raise UserError(f"--launches {self.launches} makes no sense: give 1 or more (5 lets two targets be told apart).")
+        return self
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A cell that cannot run here, kept with its reason."""
+
+    spec: Spec
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Specs that will run, the cells that cannot with their reasons, and the interleaved order of (spec hash, launch index)."""
+
+    request: Request
+    specs: dict[str, Spec]
+    references: dict[str, ModelReference]  # by workload hash
+    impossible: tuple[Impossible, ...]
+    order: tuple[tuple[str, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "request": asdict(self.request),
+            "specs": [spec.to_dict() for spec in self.specs.values()],
+            "impossible": [
+                {"spec": cell.spec.to_dict(), "reason": cell.reason, "remedy": cell.remedy} for cell in self.impossible
+            ],
+            "launches": len(self.order),
+        }
+
+
+def make_plan(request: Request, probed: Mapping[str, Available | Unavailable]) -> Plan:
+    """Cross the models with the targets that ``probed`` found, and interleave their launches."""
+    request.checked()
+    references: dict[str, ModelReference] = {}
+    specs: dict[str, Spec] = {}
+    impossible: list[Impossible] = []
+    targets = list(_targets(request, probed))
+    for work, reference in _workloads(request):
+        references[work.hash] = reference
+        for target, missing in targets:
+            spec = Spec(workload=work, target=target)
+            if missing:
+                impossible.append(Impossible(spec, missing.reason, missing.remedy))
+            elif reason := platform(target.platform).unsupported(work, target.engine):
+                impossible.append(Impossible(spec, reason))
+            else:
+                specs[spec.hash] = spec
+    return Plan(request, specs, references, tuple(impossible), interleave(specs, request.launches, request.seed))
+
+
+def interleave(specs: Iterable[str], launches: int, seed: int) -> tuple[tuple[str, int], ...]:
+    """Rounds in which every spec has one launch, each round in its own seeded random order: drift of the machine then falls on
+    all specs alike, and a campaign that is cut short has nearly the same number of launches of each."""
+    order: list[tuple[str, int]] = []
+    generator = random.Random(seed)
+    for index in range(launches):
+        block = sorted(specs)
+        generator.shuffle(block)
+        order.extend((spec, index) for spec in block)
+    return tuple(order)
+
+
+def _workloads(request: Request) -> Iterator[tuple[Workload, ModelReference]]:
+    """Every combination once: a length that a model does not have makes no second workload."""
+    seen: set[str] = set()
+    for model in request.models:
+        # A folder or a hub id has a size of its own; a class takes each one that was asked for.
+        for size in request.sizes if model in model_classes() else (None,):
+            reference = resolve(model, size=size, weights=request.weights)
+            for precision, batch_size, length in product(
+                request.precisions, request.batch_sizes, request.sequence_lengths or (None,)
+            ):
+                work = workload(
+                    reference,
+                    batch_size=batch_size,
+                    sequence_length=length,
+                    new_tokens=request.new_tokens,
+                    precision=precision,
+                )
+                if work.hash not in seen:
+                    seen.add(work.hash)
+                    yield work, reference
+
+
+def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) -> Iterable[tuple[Target, Unavailable | None]]:
+    known_browsers: set[str] = set()
+    for name in request.platforms or PLATFORMS:
+        found = probed[name]
+        is_web = name in BROWSER_PLATFORMS
+        if isinstance(found, Unavailable):
+            yield Target(platform=name, engine=_engine_name(name), browser="any" if is_web else None), found
+            continue
+        engines = [engine for engine in found.engines if not request.engines or engine in request.engines]
+        for engine in engines:
+            for device in found.devices:
+                if is_web:
+                    known_browsers.add(device.name)
+                    if _wanted_browser(device.name, [d.name for d in found.devices], request.browsers):
+                        yield Target(platform=name, engine=engine, browser=device.name), None
+                else:
+                    yield Target(platform=name, engine=engine, device=device.name), None
+
+
+def _engine_name(platform_name: str) -> str:
+    return {"openvino": "openvino", **dict.fromkeys(BROWSER_PLATFORMS, "onnxruntime-web")}.get(platform_name, "torch")
+
+
+def _wanted_browser(name: str, offered: Sequence[str], asked: Sequence[str]) -> bool:
+    """Browsers that were named; otherwise all, except the headless shell where a full Chromium offers the platform as well."""
+    if asked:
+        return "all" in asked or name in asked
+    return name != "chromium-headless-shell" or not {"chromium", "chrome", "edge"} & set(offered)

@@ -1,0 +1,131 @@
+"""Executing a plan: prepare the models, then one launch after another, each spooled as it ends and ingested by this process alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..measure.launch import Job
+from ..measure.record import LaunchRecord
+from ..measure.stopping import Limits
+from ..spec import Spec
+from ..store.spool import spool
+from ..store.writer import Store
+from .child import run_child
+from .plan import Impossible, Plan
+from .preparation import prepare_in_child
+
+# Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is protocol.Limits), so they
+# are generous: a 2-core software adapter needs up to 30 s for the first inference of a small model.
+PHASE_LIMITS_S = {"default": 120.0, "compile": 300.0, "first_inference": 180.0, "warm_up": 180.0, "steady": 240.0}
+
+
+@dataclass
+class Observer:
+    """What a campaign tells while it runs. The defaults are silent."""
+
+    preparing: Callable[[str], None] = lambda label: None
+    launching: Callable[[Spec, int, int, int], None] = lambda spec, index, position, total: None
+    phase: Callable[[str], None] = lambda name: None
+    ended: Callable[[Spec, tuple[str, str] | None, float], None] = lambda spec, problem, seconds: None
+
+
+def run_campaign(
+    plan: Plan,
+    store: Store,
+    cache: Path,
+    *,
+    observer: Observer,
+    command: str,
+    resume: bool = False,
+    phase_limits_s: Mapping[str, float] = PHASE_LIMITS_S,
+) -> str:
+    """Run what is left of the plan and return the campaign's id. On KeyboardInterrupt everything that ended is in the store.
+
+    With ``resume``, launches that an unfinished campaign of the same request already holds are not run again.
+    """
+    with store.campaign_lock():
+        store.ingest()
+        campaign_id, done = _campaign(plan, store, command, resume)
+        folders, lost = _prepare(plan, cache, observer)
+        _spool_impossible(plan, lost, store, campaign_id, done)
+        order = [(spec, index) for spec, index in plan.order if (spec, index) not in done and spec not in lost]
+        try:
+            for position, (spec_hash, index) in enumerate(order):
+                spec = plan.specs[spec_hash]
+                job = Job(
+                    campaign_id=campaign_id,
+                    spec=spec,
+                    launch_index=index,
+                    order_index=plan.order.index((spec_hash, index)),
+                    folder=str(folders[spec.workload.hash]),
+                    spool=str(store.spool_folder),
+                    limits=Limits.quick() if plan.request.quick else Limits(),
+                    phase_limits_s=dict(phase_limits_s),
+                    threads=plan.request.threads,
+                )
+                observer.launching(spec, index, position, len(order))
+                _launch(job, store, phase_limits_s, observer)
+                store.ingest()
+        finally:
+            store.ingest()
+        store.finish_campaign(campaign_id)
+        return campaign_id
+
+
+def _campaign(plan: Plan, store: Store, command: str, resume: bool) -> tuple[str, set[tuple[str, int]]]:
+    if resume and (campaign := store.resumable_campaign(plan.request.hash)):
+        return campaign.id, campaign.done
+    return store.begin_campaign(plan.to_dict(), request_hash=plan.request.hash, command=command, seed=plan.request.seed), set()
+
+
+def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, Impossible]]:
+    """Folders by workload hash; and the specs whose model could not be made for want of memory."""
+    folders: dict[str, Path] = {}
+    lost: dict[str, Impossible] = {}
+    for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
+        observer.preparing(f"{work.model_class} {work.size} {work.precision}")
+        try:
+            folders[work.hash] = prepare_in_child(work, plan.references[work.hash], cache, observer.phase)
+        except MemoryError as error:
+            lost |= {key: Impossible(spec, str(error)) for key, spec in plan.specs.items() if spec.workload == work}
+    return folders, lost
+
+
+def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer) -> None:
+    ended = run_child("ipfs_accelerate_py.measure.launch", job.to_json(), limits_s, observer.phase)
+    problem = ended.problem
+    if problem:  # the child did not live to spool its own record
+        error_class, sentence = problem
+        failure = replace(
+            job.begin(),
+            duration_s=ended.duration_s,
+            error_class=error_class,
+            error_message=sentence,
+            error_phase=ended.phase,
+        )
+        spool(failure, store.spool_folder)
+    elif "error_class" in (last := ended.messages[-1]):
+        problem = (last["error_class"], last["error_message"])
+    observer.ended(job.spec, problem, ended.duration_s)
+
+
+def _spool_impossible(
+    plan: Plan, lost: Mapping[str, Impossible], store: Store, campaign_id: str, done: set[tuple[str, int]]
+) -> None:
+    """One row for each cell that cannot run: a reason in the store, not a gap."""
+    for cell in (*plan.impossible, *lost.values()):
+        if (cell.spec.hash, 0) in done:
+            continue
+        out_of_memory = cell.spec.hash in lost
+        record = replace(
+            LaunchRecord.begin(campaign_id, cell.spec, launch_index=0, order_index=-1),
+            status="failed" if out_of_memory else "unsupported",
+            error_class="out_of_memory" if out_of_memory else "unsupported",
+            error_message=cell.reason,
+            error_phase="prepare" if out_of_memory else "plan",
+            facts={"remedy": cell.remedy} if cell.remedy else {},
+        )
+        spool(record, store.spool_folder)
+    store.ingest()

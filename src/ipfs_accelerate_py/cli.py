@@ -1,0 +1,251 @@
+"""``ipfs-accelerate``: one short function per command. What they do lives in the packages that they call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import UnavailableError, UserError
+
+app = typer.Typer(
+    help="On which hardware, in which browser and at which precision should this model run, and how fast will it be? "
+    "Measured on this machine, with every sample kept.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StoreOption = Annotated[Path, typer.Option("--store", help="The DuckDB file that holds every sample.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output; progress goes to standard error.")]
+DEFAULT_STORE = Path("results/ipfs-accelerate.duckdb")
+
+
+def main() -> None:
+    """Run the command line. A mistake of the user is one sentence and status 2; a defect keeps its traceback."""
+    try:
+        app()
+    except (UserError, UnavailableError) as error:
+        typer.echo(f"ipfs-accelerate: {error}", err=True)
+        sys.exit(2)
+
+
+@app.command()
+def detect(
+    platforms: Annotated[
+        list[str], typer.Option("--platforms", help="Only these, comma-separated (all eight by default).")
+    ] = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Show which platforms, devices and browsers this machine has, asked live, or why it has not."""
+    from .console import detection
+
+    detection.show(words(platforms), as_json=as_json)
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--models", help="Classes, folders with a config.json, or hub ids: bert,vit,./my-model,organisation/name."
+        ),
+    ] = ["bert,vit,whisper,llama"],  # noqa: B006
+    size: Annotated[
+        list[str], typer.Option("--size", help="Presets: tiny (for tests), small, base, ... 'models' lists them.")
+    ] = ["small"],  # noqa: B006
+    weights: Annotated[
+        str,
+        typer.Option(help="auto, synthetic (seeded random at the published shape) or trained. Part of a result's identity."),
+    ] = "auto",
+    platforms: Annotated[
+        list[str], typer.Option("--platforms", help="cpu,cuda,rocm,mps,openvino,wasm,webnn,webgpu (all by default).")
+    ] = [],  # noqa: B006
+    browsers: Annotated[
+        list[str], typer.Option("--browsers", help="chromium,firefox,... ('all' adds the headless shell everywhere).")
+    ] = [],  # noqa: B006
+    engines: Annotated[
+        list[str], typer.Option("--engines", help="torch,onnxruntime,openvino,onnxruntime-web (all by default).")
+    ] = [],  # noqa: B006
+    batch_sizes: Annotated[list[str], typer.Option("--batch-sizes", help="For example 1,8.")] = ["1"],  # noqa: B006
+    sequence_lengths: Annotated[
+        list[str], typer.Option("--sequence-lengths", help="Tokens, for example 32,128 (each model's own by default).")
+    ] = [],  # noqa: B006
+    new_tokens: Annotated[
+        int | None, typer.Option("--new-tokens", help="Tokens to generate per iteration, for models that do.")
+    ] = None,
+    precisions: Annotated[list[str], typer.Option("--precisions", help="float32,float16,int8.")] = ["float32"],  # noqa: B006
+    launches: Annotated[
+        int, typer.Option(help="Fresh processes or browser profiles per cell; 5 lets two cells be told apart at 95 %.")
+    ] = 5,
+    threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds weights, inputs and the order of launches.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+    report: Annotated[Path | None, typer.Option(help="Where the HTML report goes (beside the store by default).")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last unfinished campaign of this same request.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would run and how long it should take; run nothing.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="3 launches and shorter series: a first look, wider intervals.")
+    ] = False,
+    phase_limit_s: Annotated[
+        float | None, typer.Option("--phase-limit-s", help="Seconds after which any phase of a launch counts as hung.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure models on every platform of this machine and write the report.
+
+    Every list option takes several values, comma-separated or repeated; all combinations run. Launches are interleaved in a
+    seeded random order, and each is a fresh process or browser profile. Ctrl-C keeps what is done; --resume goes on.
+
+    Examples:
+
+      ipfs-accelerate bench --quick
+
+      ipfs-accelerate bench --models bert --platforms cpu,openvino,webnn --batch-sizes 1,8
+
+      ipfs-accelerate bench --models ./my-model --browsers firefox --plan
+    """
+    from .campaign.plan import Request
+    from .console import bench as console
+
+    request = Request(
+        models=words(models),
+        sizes=words(size),
+        weights=weights,
+        platforms=words(platforms),
+        browsers=words(browsers),
+        engines=words(engines),
+        batch_sizes=numbers(batch_sizes, "--batch-sizes"),
+        sequence_lengths=numbers(sequence_lengths, "--sequence-lengths"),
+        new_tokens=new_tokens,
+        precisions=words(precisions),
+        launches=min(launches, 3) if quick else launches,
+        seed=seed,
+        threads=threads,
+        quick=quick,
+    )
+    if plan:
+        console.show_plan(request, store, as_json=as_json)
+    else:
+        console.bench(
+            request, store, report or store.with_suffix(".html"), resume=resume, phase_limit_s=phase_limit_s, as_json=as_json
+        )
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the model classes and their sizes, with the published model whose shape each has."""
+    from .console import catalogue
+
+    catalogue.show(as_json=as_json)
+
+
+@app.command()
+def report(
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[Path | None, typer.Option("--output", help="The HTML file (beside the store by default).")] = None,
+    campaign: Annotated[str | None, typer.Option(help="A campaign's id (the latest by default; 'all' for every one).")] = None,
+) -> None:
+    """Write the report of a store again, and print its summary."""
+    from .report.html import write_report
+    from .report.session import read
+
+    data = read(store, campaign)
+    typer.echo(f"Report: {write_report(data, output or store.with_suffix('.html'))}")
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="For example: SELECT label, median_ms FROM spec_summary ORDER BY median_ms")],
+    store: StoreOption = DEFAULT_STORE,
+    limit: Annotated[int, typer.Option(help="Rows to print at most.")] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the store in SQL, read-only. Views: launch_summary (a row per launch) and spec_summary (a row per cell)."""
+    from .console import table
+    from .store.queries import run_sql
+
+    columns, rows = run_sql(store, sql, limit)
+    table.show(columns, rows, as_json=as_json)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A cell of the store: model and target, 'bert:cpu/onnxruntime', or a spec's hash.")],
+    b: Annotated[str, typer.Argument(help="The cell to compare it with.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether A is faster than B, equal, or not decided, with the ratio of medians and its interval."""
+    from .console import comparison
+
+    comparison.show(store, a, b, as_json=as_json)
+
+
+@app.command()
+def export(
+    destination: Annotated[Path, typer.Argument(help="A folder (parquet, csv: one file per table) or a file (json).")],
+    store: StoreOption = DEFAULT_STORE,
+    format_: Annotated[str, typer.Option("--format", help="parquet, csv or json.")] = "parquet",
+    campaign: Annotated[str | None, typer.Option(help="Only this campaign.")] = None,
+) -> None:
+    """Write the store's rows, samples and provenance included, where other tools can read them."""
+    from .store.exchange import export as write
+
+    typer.echo(f"Exported to {write(store, destination, format_, campaign)}")
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="What 'export' wrote.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Add exported rows to a store. Rows that it already has are left alone."""
+    from .store.exchange import import_ as read
+
+    typer.echo(f"Imported into {store}: {read(store, source)}")
+
+
+@app.command()
+def browsers(
+    install: Annotated[
+        bool, typer.Option("--install", help="Install what is missing, or print the command that does.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the browsers found here with their versions, or why not; --install gets the missing ones."""
+    from .console import detection
+    from .web.install import install as install_missing
+
+    if install:
+        install_missing()
+    detection.show_browsers(as_json=as_json)
+
+
+def words(values: list[str]) -> tuple[str, ...]:
+    """Values of a list option, given repeated, comma-separated or both."""
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def numbers(values: list[str], option: str) -> tuple[int, ...]:
+    """As ``words``, whole numbers."""
+    try:
+        return tuple(int(word) for word in words(values))
+    except ValueError as error:
+        raise UserError(f"{option} takes whole numbers, comma-separated: {error}.") from error
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, for programs."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""A campaign at the terminal: the plan as a table, progress with the time left, and where the report is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..campaign.estimate import estimate
+from ..campaign.plan import Plan, Request, make_plan
+from ..campaign.run import PHASE_LIMITS_S, Observer, run_campaign
+from ..paths import cache_folder
+from ..platforms.registry import probe
+from ..spec import PLATFORMS, Spec
+from ..store import queries
+from ..store.writer import Store
+
+console = Console(stderr=True, highlight=False)
+
+
+def _plan(request: Request) -> Plan:
+    request.checked()
+    with console.status("Asking the platforms and browsers of this machine ..."):
+        probed = {name: probe(name) for name in request.platforms or PLATFORMS}
+    return make_plan(request, probed)
+
+
+def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
+    """Print what would run, what cannot and why, and how long it should take."""
+    plan = _plan(request)
+    past = queries.durations(store_path) if store_path.exists() else []
+    expected = estimate(plan, past)
+    if as_json:
+        print(
+            json.dumps(
+                {**plan.to_dict(), "estimated_s": expected.seconds, "launches_without_estimate": expected.unknown}, indent=1
+            )
+        )
+        return
+    table = Table("model", "size", "weights", "precision", "batch", "sequence", "target", "launches")
+    for spec in plan.specs.values():
+        work = spec.workload
+        table.add_row(
+            work.model_class,
+            work.size,
+            work.weights,
+            work.precision,
+            str(work.batch_size),
+            str(work.sequence_length or "-"),
+            spec.target.label,
+            str(request.launches),
+        )
+    out = Console(highlight=False)
+    out.print(table)
+    for label, reason in sorted({(cell.spec.target.label, f"{cell.reason} {cell.remedy}") for cell in plan.impossible}):
+        out.print(f"[dim]not here:[/dim] {label}: {reason}")
+    known = f"about {_duration(expected.seconds)}" if expected.seconds else "unknown"
+    out.print(f"{len(plan.order)} launches, {known}" + _without_history(expected.unknown, bool(expected.seconds)))
+
+
+def _without_history(unknown: int, some_known: bool) -> str:
+    if not unknown:
+        return " by the launches that the store holds."
+    more = " plus" if some_known else ":"
+    return f"{more} {unknown} launches of targets that the store has not seen yet (typically 5 to 60 s each on two cores)."
+
+
+def bench(
+    request: Request, store_path: Path, report_path: Path, *, resume: bool, phase_limit_s: float | None, as_json: bool
+) -> None:
+    """Run the campaign, write the report, print the summary. Interrupted, it keeps what is done and says how to go on."""
+    from ..report.data import from_store
+    from ..report.findings import findings
+    from ..report.html import write_report
+    from ..report.summary import print_summary
+
+    store = Store.create_or_open(store_path)
+    plan = _plan(request)
+    limits = dict.fromkeys(PHASE_LIMITS_S, phase_limit_s) if phase_limit_s else PHASE_LIMITS_S
+    interrupted = False
+    campaign_id: str | None = None
+    try:
+        with _Bars(plan, queries.durations(store_path)) as bars:
+            campaign_id = run_campaign(
+                plan,
+                store,
+                cache_folder() / "models",
+                observer=bars.observer,
+                command=shlex.join(["ipfs-accelerate", *sys.argv[1:]]),
+                resume=resume,
+                phase_limits_s=limits,
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+        console.print("\nInterrupted. What is done is kept; the same command with --resume goes on.")
+    data = from_store(store_path, campaign_id)
+    write_report(data, report_path)
+    if as_json:
+        answer = {
+            "campaign": queries.campaign(store_path, campaign_id),
+            "cells": queries.spec_summaries(store_path, campaign_id),
+            "findings": findings(data),
+            "report": str(report_path.resolve()),
+        }
+        print(json.dumps(answer, indent=1, default=str))
+    else:
+        print_summary(data)
+    console.print(f"\nReport: [bold]{report_path.resolve()}[/bold]")
+    for sentence in findings(data):
+        console.print(f"  {sentence}")
+    if interrupted:
+        sys.exit(130)
+
+
+class _Bars:
+    """Progress for a person: one bar for the campaign, the cell and phase under way, and the time left by launches so far."""
+
+    def __init__(self, plan: Plan, past: Sequence[Mapping[str, object]]) -> None:
+        self._plan = plan
+        self._past = list(past)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("preparing", total=len(plan.order), left="")
+        self._remaining = list(plan.order)
+        self.observer = Observer(self._preparing, self._launching, self._phase, self._ended)
+        self._label = ""
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def _preparing(self, label: str) -> None:
+        self._progress.update(self._task, description=f"preparing {label}")
+
+    def _launching(self, spec: Spec, index: int, position: int, total: int) -> None:
+        self._label = f"{spec.workload.model_class} {spec.workload.size} on {spec.target.label}"
+        self._remaining = self._remaining[-(total - position) :]
+        self._progress.update(self._task, completed=position, total=total, description=self._label, left=self._time_left())
+
+    def _phase(self, name: str) -> None:
+        if self._label:
+            self._progress.update(self._task, description=f"{self._label} [dim]{name}[/dim]")
+
+    def _ended(self, spec: Spec, problem: tuple[str, str] | None, seconds: float) -> None:
+        target = spec.target
+        self._past.append(
+            {
+                "spec_hash": spec.hash,
+                "platform": target.platform,
+                "engine": target.engine,
+                "browser": target.browser,
+                "duration_s": seconds,
+            }
+        )
+        self._progress.update(self._task, advance=1)
+        if problem:
+            self._progress.console.print(f"  {self._label}: {problem[0]}: {problem[1]}", style="yellow", markup=False)
+
+    def _time_left(self) -> str:
+        rest = Plan(self._plan.request, self._plan.specs, {}, (), tuple(self._remaining))
+        expected = estimate(rest, self._past)
+        if expected.unknown and not expected.seconds:
+            return ""
+        return f"{_duration(expected.seconds)} left" + (f" + {expected.unknown} new" if expected.unknown else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else time.strftime("%H h %M min", time.gmtime(seconds))

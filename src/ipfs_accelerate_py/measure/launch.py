@@ -1,0 +1,170 @@
+"""One launch, in a process of its own: the child's half (``python -m ipfs_accelerate_py.measure.launch``).
+
+The parent writes one JSON job on standard input. The child tells each phase it enters, one JSON line each, on its standard
+output; libraries that print there are sent to standard error instead. It spools its record itself, so that a launch that ended is
+kept even when the parent has died, and it dies with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import LaunchError
+from ..spec import Spec
+from .record import LaunchRecord
+from .stopping import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a child needs to know. ``phase_limits_s`` is the parent's patience, ``limits`` how long to measure."""
+
+    campaign_id: str
+    spec: Spec
+    launch_index: int
+    order_index: int
+    folder: str  # the prepared model
+    spool: str
+    limits: Limits
+    phase_limits_s: dict[str, float]
+    threads: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        raw = json.loads(text)
+        return cls(**{**raw, "spec": Spec.from_dict(raw["spec"]), "limits": Limits(**raw["limits"])})
+
+    def begin(self) -> LaunchRecord:
+        """The record of this launch, which has just begun."""
+        return LaunchRecord.begin(self.campaign_id, self.spec, self.launch_index, self.order_index)
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the parent's process group is all there is."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
+    """Run the job in this process and return its record, whatever happened to the launch."""
+    from . import machine, noise
+
+    record = replace(job.begin(), machine=machine.fingerprint(), environment=machine.environment())
+    before = noise.snapshot()
+    began = time.perf_counter_ns()
+    phase = "start"
+
+    def entered(name: str) -> None:
+        nonlocal phase
+        phase = name
+        on_phase(name)
+
+    try:
+        record = _measure(job, record, began, entered)
+    except LaunchError as error:
+        status = "unsupported" if error.error_class == "unsupported" else "failed"
+        record = replace(record, status=status, error_class=error.error_class, error_message=str(error), error_phase=phase)
+    except MemoryError as error:
+        message = str(error) or "Python could not allocate memory"
+        record = replace(record, error_class="out_of_memory", error_message=message, error_phase=phase)
+    after = noise.snapshot()
+    return replace(
+        record,
+        duration_s=(time.perf_counter_ns() - began) / 1e9,
+        noise={"before": before, "after": after, "warnings": noise.warnings(before, after)},
+    )
+
+
+def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str], None]) -> LaunchRecord:
+    from ..models.prepared import load_tensors
+    from ..platforms.base import OpenOptions, RemoteSession
+    from ..platforms.registry import platform
+    from . import accuracy, memory
+    from .protocol import measure
+    from .stopwatch import stopwatch
+
+    workload, target = job.spec.workload, job.spec.target
+    folder = Path(job.folder)
+    inputs = load_tensors(folder / "inputs.npz")
+    entered("start")
+    session = platform(target.platform).open(
+        workload,
+        target.device,
+        OpenOptions(
+            folder=folder,
+            engine=target.engine,
+            browser=target.browser,
+            threads=job.threads,
+            inputs=inputs,
+            limits_s=job.phase_limits_s,
+        ),
+    )
+    try:
+        start_ns = time.perf_counter_ns() - began
+        measurement = measure(stopwatch(session, inputs, workload.new_tokens), job.limits, entered)
+        entered("finish")
+        session_memory = session.memory()
+        remote = isinstance(session, RemoteSession)
+        facts: dict[str, Any] = {**session.facts(), "clock_limited": measurement.clock_limited}
+        return replace(
+            record,
+            status="ok",
+            phases_ns={"start": start_ns, **measurement.phases_ns},
+            warm_up_ns=measurement.warm_up_ns,
+            samples_ns=measurement.samples_ns,
+            first_token_ns=measurement.first_token_ns,
+            per_token_ns=measurement.per_token_ns,
+            steady=measurement.steady,
+            stop_reason=measurement.stop_reason,
+            clock_resolution_ns=measurement.clock_resolution_ns,
+            accuracy=accuracy.check(
+                measurement.outputs, load_tensors(folder / "reference.npz"), workload.precision, workload.task
+            ),
+            host_peak_bytes=(
+                memory.tree_peak_bytes(session.process_ids()) if isinstance(session, RemoteSession) else memory.own_peak_bytes()
+            ),
+            device_peak_bytes=session_memory.device_peak_bytes,
+            weights_bytes=session_memory.weights_bytes,
+            # A count of nodes costs a browser a second session, which the first launch of a spec pays for all.
+            coverage=session.coverage() if job.launch_index == 0 or not remote else None,
+            software_adapter=facts.pop("software_adapter", None),
+            bytes_read_back=facts.pop("bytes_read_back", None),
+            facts=facts,
+        )
+    finally:
+        session.close()
+
+
+def main() -> None:
+    die_with_parent()
+    progress = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    job = Job.from_json(sys.stdin.readline())
+
+    def tell(**message: str) -> None:
+        progress.write(json.dumps(message) + "\n")
+
+    record = perform(job, lambda name: tell(phase=name))
+    from ..store.spool import spool
+
+    spool(record, Path(job.spool))
+    problem = {"error_class": record.error_class, "error_message": record.error_message or ""} if record.error_class else {}
+    tell(done=record.status, **problem)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""PyTorch on any of its devices: what the cpu, cuda, rocm and mps platforms share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..spec import Workload
+from .base import Available, Device, Memory, OpenOptions, Platform, Unavailable
+from .extras import load_extra
+from .graph_session import GraphSession, unsupported_by
+
+DTYPES = ("float32", "float16")
+CHOOSE_A_BUILD = "Take the command for this machine from https://pytorch.org/get-started/locally/."
+
+
+def import_torch() -> Any:
+    return load_extra("torch", "torch")
+
+
+def torch_unsupported(workload: Workload) -> str | None:
+    if workload.precision in DTYPES:
+        return None
+    return f"The torch engine runs {' and '.join(DTYPES)}; {workload.precision} needs onnxruntime or openvino."
+
+
+class TorchSession(GraphSession):
+    """The modules of the exported graphs, run eagerly; ``device`` is a torch device such as ``cpu``, ``cuda:0`` or ``mps``."""
+
+    engine = "torch"
+    accelerator: Any = None  # torch.cuda or torch.mps
+
+    def load_graphs(self) -> None:
+        self.torch = import_torch()
+        from ..models.prepare import modules
+
+        self.torch.set_num_threads(self.threads)
+        self.accelerator = {"cuda": self.torch.cuda, "mps": self.torch.mps}.get(self.device.partition(":")[0])
+        self.dtype = getattr(self.torch, self.workload.precision)
+        if self.device.startswith("cuda"):
+            # cuDNN convolves float32 in TF32 (10 bits of mantissa) unless told not to.
+            self.torch.backends.cudnn.allow_tf32 = False
+            self.torch.backends.cuda.matmul.allow_tf32 = False
+            self.torch.cuda.init()  # the counters below do not exist before
+            self.torch.cuda.reset_peak_memory_stats(self.device)
+        self.graphs = modules(self.folder)
+        for graph in self.graphs.values():
+            graph.module.eval().to(self.device, self.dtype)
+        self.synchronize()
+
+    def compile_graphs(self) -> None:
+        """Nothing: the modules run eagerly."""
+
+    def run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
+        exported = self.graphs[graph]
+        with self.torch.inference_mode():
+            outputs = exported.module(*(feeds[name] for name in exported.inputs))
+        return dict(zip(exported.outputs, outputs if isinstance(outputs, tuple | list) else (outputs,), strict=True))
+
+    def upload(self, array: np.ndarray) -> Any:
+        tensor = self.torch.from_numpy(array)
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
+        return self.torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def download(self, tensor: Any) -> np.ndarray:
+        return tensor.cpu().numpy()
+
+    def synchronize(self) -> None:
+        if self.accelerator is not None:
+            self.accelerator.synchronize()
+
+    def memory(self) -> Memory:
+        """Weights as they lie in memory, each counted once. Metal counts what its driver holds, and has no peak."""
+        weights = {
+            tensor.data_ptr(): tensor.nbytes for graph in self.graphs.values() for tensor in graph.module.state_dict().values()
+        }
+        peak = None
+        if self.device.startswith("cuda"):
+            peak = self.torch.cuda.max_memory_allocated(self.device)
+        elif self.device == "mps":
+            peak = self.torch.mps.driver_allocated_memory()
+        return Memory(sum(weights.values()), peak)
+
+    def close(self) -> None:
+        self.graphs = {}
+        if self.accelerator is not None:
+            self.accelerator.empty_cache()
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "torch": self.torch.__version__, "dtype": self.workload.precision}
+
+
+class TorchPlatform(Platform):
+    """A platform whose only engine is torch. ``torch_device`` is what torch calls its default device."""
+
+    engines: ClassVar[tuple[str, ...]] = ("torch",)
+    torch_device: ClassVar[str]
+
+    def unsupported(self, workload: Workload, engine: str) -> str | None:
+        return unsupported_by(self.name, self.engines, engine) or torch_unsupported(workload)
+
+    def open(self, workload: Workload, device: str, options: OpenOptions) -> TorchSession:
+        return TorchSession(workload, self.torch_device if device == "default" else device, options)
+
+
+def probe_gpus(torch: Any, facts: dict[str, Any], none_found: Unavailable) -> Available | Unavailable:
+    """The GPUs of torch.cuda, which is also torch's interface to ROCm."""
+    if not torch.cuda.is_available():
+        return none_found
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        details: dict[str, Any] = {"memory_bytes": properties.total_memory, "multiprocessors": properties.multi_processor_count}
+        if torch.version.hip:
+            details["architecture"] = properties.gcnArchName
+        else:
+            details["compute_capability"] = f"{properties.major}.{properties.minor}"
+        devices.append(Device(f"cuda:{index}" if index else "default", properties.name, details))
+    return Available(tuple(devices), ("torch",), {"torch": torch.__version__, **facts})
+
+
+def tool_output(*command: str) -> str | None:
+    """First line that a vendor's tool prints, None where it is not installed or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return result.stdout.splitlines()[0].strip() if result.returncode == 0 and result.stdout.strip() else None

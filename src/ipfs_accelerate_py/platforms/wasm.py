@@ -1,0 +1,22 @@
+"""WebAssembly: the browser's own CPU path, which everything else falls back to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Unavailable
+from .browser_platform import BrowserPlatform
+
+
+class Wasm(BrowserPlatform):
+    name = "wasm"
+
+    def offered(self, facts: dict[str, Any]) -> str | Unavailable:
+        features = facts["wasm"]
+        if not features["simd"]:
+            return Unavailable(f"{facts['name']} {facts['version']} has no WebAssembly SIMD.", "Update the browser.")
+        shown = [name.replace("_", " ") for name in ("threads", "relaxed_simd", "memory64", "jspi") if features[name]]
+        return f"{facts['hardware_concurrency']} cores, SIMD{''.join(', ' + name for name in shown)}"
+
+    def session_options(self, device: str) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,29 @@
+"""WebNN in a browser: the operating system's own neural-network API."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from .base import Unavailable
+from .browser_platform import BrowserPlatform
+
+
+class WebNN(BrowserPlatform):
+    """Devices: ``cpu``, ``gpu``, ``npu``, which are hints to WebNN; ``default`` is cpu on Linux, where its only backend runs, else gpu."""
+
+    name = "webnn"
+    device_names = ("default", "cpu", "gpu", "npu")
+    remedy = "Use a Chromium that was built with a WebNN backend (Google Chrome, Microsoft Edge, or the headless shell)."
+
+    def offered(self, facts: dict[str, Any]) -> str | Unavailable:
+        found = facts["webnn"]
+        if not found["available"]:
+            return Unavailable(
+                f"{facts['name']} {facts['version']} has no WebNN here: {found['reason'].rstrip('.')}.", self.remedy
+            )
+        return "WebNN on " + ", ".join(name for name, device in found["devices"].items() if device["available"])
+
+    def session_options(self, device: str) -> dict[str, Any]:
+        on_default = "cpu" if sys.platform == "linux" else "gpu"
+        return {"device_type": on_default if device == "default" else device}

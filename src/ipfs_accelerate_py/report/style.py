@@ -1,0 +1,78 @@
+"""How every figure looks: colours that hold on light and dark paper, and a shape or pattern beside each colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+# Each has a contrast of at least 3:1 against white and against the dark page (tested).
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#3f7fd6", "#c8741a", "#2a9583", "#8f6cc4", "#d1495b", "#868b94"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+MARKER = {  # kind of a cell -> colour, symbol
+    "measured": (BLUE, "circle"),
+    "simulated": (ORANGE, "diamond-open"),
+    "inaccurate": (RED, "x-thin-open"),
+    "unchecked": (PURPLE, "square-open"),
+}
+PHASES = {  # phase -> words, colour, pattern
+    "start": ("start", GREY, ""),
+    "fetch": ("fetch", PURPLE, "."),
+    "load": ("load", BLUE, "/"),
+    "compile": ("compile", GREEN, "\\"),
+    "first_inference": ("first inference", ORANGE, "x"),
+}
+ROW_PX = 36
+
+
+def safe(text: object) -> str:
+    """Plotly reads a little HTML in its texts; names from outside are shown as they are."""
+    return escape(str(text), quote=False)
+
+
+def layout(figure: go.Figure, rows: Sequence[float], x_title: str, dark: bool) -> go.Figure:
+    """Height by the number of rows of each panel, quiet axes, legend above."""
+    ink, line = ("#d9dce1", "#343941") if dark else ("#30343b", "#e3e5e9")
+    figure.update_layout(
+        height=120 + sum(30 + ROW_PX * count for count in rows),
+        margin={"l": 8, "r": 12, "t": 48, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": ink},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xref": "container",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "itemclick": False,
+        },
+        bargap=0.3,
+    )
+    figure.update_xaxes(gridcolor=line, zeroline=False, automargin=True)
+    figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, row=max(len(rows), 1), col=1)
+    figure.update_yaxes(gridcolor=line, zeroline=False, automargin=True, ticklabelstandoff=8, autorange="reversed")
+    return figure
+
+
+def log_axis(figure: go.Figure, panel: int, values: Sequence[float]) -> None:
+    """A logarithmic x axis for one panel: ticks at 1, 2 and 5 times powers of ten, with room on the right for the numbers."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    steps = (1, 2, 5) if high - low < 2.2 else (1,)
+    ticks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 2) for step in steps]
+    span = max(high - low, 0.3)
+    figure.update_xaxes(
+        type="log",
+        tickvals=ticks,
+        ticktext=[f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
+        range=[low - 0.08 * span, high + 0.45 * span],
+        row=panel,
+        col=1,
+    )

@@ -1,0 +1,135 @@
+"""Numbers and names as people read them. A figure is never more precise than its interval."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..measure.statistics import Interval
+
+
+def rounded(value: float, interval: Interval | None = None) -> str:
+    """Three significant digits, or the digits that the interval's width allows: 13.62 with [13.2, 14.1] is ``13.6``."""
+    return _with_decimals(value, _decimals(value, interval)) if math.isfinite(value) else "n/a"
+
+
+def bounds(interval: Interval | None) -> str:
+    """``[13.2, 14.1]``, or that there is none."""
+    if not interval or not math.isfinite(interval.high - interval.low):
+        return "no interval"
+    decimals = _decimals(interval.high, interval)
+    return f"[{_with_decimals(interval.low, decimals)}, {_with_decimals(interval.high, decimals)}]"
+
+
+def _decimals(value: float, interval: Interval | None) -> int:
+    """Decimals (below 0: zeros before the point) for values of this size; at most four significant digits."""
+    if value == 0:
+        return 0
+    leading = math.floor(math.log10(abs(value)))
+    if interval and math.isfinite(interval.high - interval.low) and interval.high > interval.low:
+        return min(3 - leading, -math.floor(math.log10((interval.high - interval.low) / 3)))
+    return 2 - leading
+
+
+def _with_decimals(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):,.{max(decimals, 0)}f}"
+
+
+def milliseconds(value: float, interval: Interval | None = None) -> str:
+    """``value`` in milliseconds."""
+    return f"{rounded(value, interval)} ms"
+
+
+def size_of(byte_count: float | None) -> str:
+    """Bytes in megabytes or gigabytes (powers of ten)."""
+    if byte_count is None:
+        return "n/a"
+    return f"{byte_count / 1e9:.2f} GB" if byte_count >= 1e9 else f"{byte_count / 1e6:.3g} MB"
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's' if not thing.endswith('ch') else 'es'}"
+
+
+def listed(items: Sequence[str], limit: int = 6) -> str:
+    """``a, b and c``; what is over the limit is counted."""
+    shown = [*items[:limit], *([f"{len(items) - limit} more"] if len(items) > limit else [])]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def model_labels(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A short name by workload hash: ``bert small``, with the fields in which workloads of that name differ."""
+    by_hash = {work["workload_hash"]: work for work in workloads}
+    fields = {
+        "weights": "{} weights",
+        "precision": "{}",
+        "batch_size": "batch {}",
+        "sequence_length": "{} tokens",
+        "new_tokens": "{} new tokens",
+        "origin": "{}",
+    }
+    labels = {}
+    for hash_, work in by_hash.items():
+        name = f"{work['model_class']} {work['size']}"
+        peers = [
+            peer for peer in by_hash.values() if (peer["model_class"], peer["size"]) == (work["model_class"], work["size"])
+        ]
+        differing = [
+            pattern.format(work[key])
+            for key, pattern in fields.items()
+            if work[key] is not None and len({peer[key] for peer in peers}) > 1
+        ]
+        labels[hash_] = " · ".join([name, *differing])
+    return labels
+
+
+def target_labels(targets: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A short name by target hash: ``cpu · torch``, ``webgpu · firefox``; engine or device are added where the name is not enough."""
+    by_hash = {target["target_hash"]: target for target in targets}
+    labels = {hash_: _place(target) for hash_, target in by_hash.items()}
+    for extra in ("engine", "device"):
+        clashing = {label for label in labels.values() if list(labels.values()).count(label) > 1}
+        for hash_, label in list(labels.items()):
+            if label in clashing and by_hash[hash_][extra] not in (None, "default"):
+                labels[hash_] = f"{label} · {by_hash[hash_][extra]}"
+    return labels
+
+
+def _place(target: Mapping[str, Any]) -> str:
+    place = target["browser"] or target["engine"]
+    return target["platform"] if place == target["platform"] else f"{target['platform']} · {place}"
+
+
+def shape(work: Mapping[str, Any]) -> str:
+    """The work asked of the model, in words: ``128 tokens · batch 1 · float32 · synthetic weights``."""
+    parts = [
+        f"{work['sequence_length']} tokens" if work["sequence_length"] else "",
+        f"{work['new_tokens']} new tokens" if work["new_tokens"] else "",
+        f"batch {work['batch_size']}",
+        work["precision"],
+        f"{work['weights']} weights",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def repeat_command(launch: Mapping[str, Any], request: Mapping[str, Any], launches: int) -> str:
+    """The command that measures this spec again on this machine."""
+    scheme, _, source = str(launch["origin"]).partition(":")
+    flags: dict[str, Any] = {
+        "--models": source.partition("@")[0] if scheme == "hub" else launch["model_class"],
+        "--size": launch["size"],
+        "--platforms": launch["platform"],
+        "--browsers": launch["browser"],
+        "--engines": launch["engine"],
+        "--batch-sizes": launch["batch_size"],
+        "--sequence-lengths": launch["sequence_length"],
+        "--precisions": launch["precision"],
+        "--launches": request.get("launches") or launches,
+        "--seed": request.get("seed") or 0,
+    }
+    if scheme == "folder":
+        flags["--models"] = "THE/MODEL/FOLDER"
+    words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
+    return f"ipfs-accelerate bench {shlex.join(words)}"

@@ -1,0 +1,92 @@
+"""What is measured and where: workload x target = spec, each with a canonical JSON form and a hash that is its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PLATFORMS = ("cpu", "cuda", "rocm", "mps", "openvino", "wasm", "webnn", "webgpu")
+BROWSER_PLATFORMS = ("wasm", "webnn", "webgpu")
+PRECISIONS = ("float32", "float16", "int8")
+MODES = ("inference",)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def identity(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A model with its weights and the shape of the work asked of it.
+
+    ``origin`` says where the weights come from and is part of the identity of a result: ``synthetic:SEED``,
+    ``hub:ORGANISATION/NAME@REVISION``, ``folder:HASH`` or ``package:NAME==VERSION``.
+    ``sequence_length`` is in tokens (prompt tokens for decoders; None where the model fixes its input size).
+    ``new_tokens`` is the number of tokens generated per iteration, None for models that do not generate.
+    """
+
+    model_class: str
+    size: str
+    weights: str
+    origin: str
+    task: str
+    batch_size: int = 1
+    sequence_length: int | None = None
+    new_tokens: int | None = None
+    precision: str = "float32"
+    mode: str = "inference"
+
+    @property
+    def hash(self) -> str:
+        return identity(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a workload runs: platform, engine, device of that platform and, for web platforms, the browser's key.
+
+    ``browser`` is a key of ``web.browsers`` such as ``chromium``, ``chromium-headless-shell`` or ``firefox``; its version is
+    part of the environment, not of the identity, so that versions can be compared.
+    """
+
+    platform: str
+    engine: str
+    device: str = "default"
+    browser: str | None = None
+
+    @property
+    def hash(self) -> str:
+        return identity(asdict(self))
+
+    @property
+    def label(self) -> str:
+        """Short name for people: ``cpu · onnxruntime``, ``webgpu · chromium``."""
+        device = "" if self.device == "default" else f" · {self.device}"
+        return f"{self.platform} · {self.browser or self.engine}{device}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One thing to measure. Its hash identifies it across stores and machines."""
+
+    workload: Workload
+    target: Target
+
+    @property
+    def hash(self) -> str:
+        return identity(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Spec:
+        return cls(workload=Workload(**value["workload"]), target=Target(**value["target"]))

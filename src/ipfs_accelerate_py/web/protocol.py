@@ -1,0 +1,292 @@
+"""Messages between Python and the page. These dataclasses are the single source: ``browser/src/protocol.ts`` is generated from them by
+
+    python -m ipfs_accelerate_py.web.protocol > browser/src/protocol.ts
+
+A message without tensors is a text frame, its JSON. One with tensors is a binary frame: length of the JSON as uint32 little-endian, the
+JSON padded with spaces so that what follows starts at a multiple of 8 bytes, then each tensor's bytes (little-endian, C order), each
+padded to a multiple of 8. The JSON then has ``tensors``, a list of TensorHeader whose offsets count from the end of the JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import ERROR_CLASSES
+
+Provider = Literal["wasm", "webgpu", "webnn"]
+DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output; ``shape`` mixes sizes and names of dimensions."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """``files[0]`` is the ONNX file, the others its external data; ``sha256`` has one digest per file."""
+
+    files: tuple[str, ...]
+    sha256: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """Greedy decoding of ``new_tokens`` tokens; ``prompt`` is None where the input ``input_ids`` is the prompt."""
+
+    new_tokens: int
+    cache_dtype: str
+    prompt: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class SampleTimes:
+    """``total_ns`` of one iteration; ``token_ns`` is the time from its start at which each token was known."""
+
+    total_ns: int
+    token_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A reply carries the ``id`` of its request; a message that answers no request has id 0."""
+
+    id: int = 0
+
+
+# Requests, Python to page.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(Message):
+    """Read what this browser offers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open(Message):
+    """Everything a launch needs to know; its tensors are the inputs of every iteration. Nothing is loaded yet."""
+
+    provider: Provider
+    precision: str
+    threads: int | None
+    device_type: Literal["cpu", "gpu", "npu"]
+    power_preference: Literal["low-power", "high-performance"] | None
+    software_adapter: bool
+    dimensions: dict[str, int]
+    graphs: dict[str, GraphSpec]
+    generation: GenerationSpec | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch(Message):
+    """Fetch the model's files and check their digests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(Message):
+    """Start the runtime and get the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compile(Message):
+    """Create the inference sessions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Message):
+    """One iteration, with its outputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Message):
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count(Message):
+    """Count nodes by execution provider, in sessions made for it: untimed, after everything that is timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Message):
+    """What really ran, and memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoseDevice(Message):
+    """Destroy the GPU device or the WebNN context: how a lost device is provoked in tests."""
+
+
+# Replies and events, page to Python.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done(Message):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Message):
+    clock_resolution_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Message):
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Message):
+    """``bytes_read_back`` is what one iteration copies from the device or the wasm heap into the page's own arrays."""
+
+    samples: tuple[SampleTimes, ...]
+    bytes_read_back: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Message):
+    """Nodes by execution provider; empty where the engine does not say."""
+
+    nodes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(Message):
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(Message):
+    """``error_class`` is one of ``errors.ERROR_CLASSES``."""
+
+    error_class: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console(Message):
+    level: Literal["error", "warn"]
+    text: str
+
+
+TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, SampleTimes)
+REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A message as it came, with its tensors (views into the frame's bytes)."""
+
+    message: Message
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytes:
+    """The frame: text without tensors, binary with them."""
+    body = {"type": type(message).__name__, **dataclasses.asdict(message)}
+    if not tensors:
+        return json.dumps(body)
+    headers, chunks, offset = [], [], 0
+    for name, array in tensors.items():
+        if array.dtype.name not in DTYPES:
+            raise TypeError(f"tensor '{name}' is {array.dtype.name}; the page takes {', '.join(DTYPES)}")
+        data = np.ascontiguousarray(array)
+        headers.append(dataclasses.asdict(TensorHeader(name, array.dtype.name, array.shape, offset, data.nbytes)))
+        padding = -data.nbytes % ALIGNMENT
+        chunks += [data.tobytes(), bytes(padding)]
+        offset += data.nbytes + padding
+    text = json.dumps({**body, "tensors": headers}).encode()
+    text += b" " * (-(4 + len(text)) % ALIGNMENT)
+    return b"".join([struct.pack("<I", len(text)), text, *chunks])
+
+
+def decode(frame: str | bytes) -> Frame:
+    """The message of a frame that the page sent; ValueError or TypeError where it is not one of REPLIES."""
+    body, data = frame, memoryview(b"")
+    if isinstance(frame, bytes):
+        length = struct.unpack_from("<I", frame)[0]
+        body, data = frame[4 : 4 + length].decode(), memoryview(frame)[4 + length :]
+    fields = json.loads(body)
+    headers = [TensorHeader(**header) for header in fields.pop("tensors", [])]
+    kinds = {kind.__name__: kind for kind in REPLIES}
+    kind = kinds.get(fields.pop("type"))
+    if kind is None:
+        raise ValueError("the page sent a message of an unknown type")
+    if kind is Sampled:
+        fields["samples"] = tuple(SampleTimes(s["total_ns"], tuple(s["token_ns"])) for s in fields["samples"])
+    message = kind(**fields)
+    if isinstance(message, Failure) and message.error_class not in ERROR_CLASSES:
+        raise ValueError(f"the page sent an unknown error class '{message.error_class}'")
+    return Frame(message, {h.name: _array(h, data) for h in headers})
+
+
+def _array(header: TensorHeader, data: memoryview) -> np.ndarray:
+    if header.dtype not in DTYPES:
+        raise ValueError(f"the page sent a tensor of unknown type '{header.dtype}'")
+    return np.frombuffer(data[header.offset : header.offset + header.bytes], header.dtype).reshape(header.shape)
+
+
+def _typescript(hint: Any) -> str:
+    """The TypeScript type of a Python type hint."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(json.dumps(value) for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(_typescript(argument) for argument in arguments)
+    if origin is tuple:
+        inner = _typescript(arguments[0])
+        return f"readonly ({inner})[]" if "|" in inner else f"readonly {inner}[]"
+    if origin is dict:
+        return f"Record<string, {_typescript(arguments[1])}>"
+    simple: dict[Any, str] = {str: "string", int: "number", bool: "boolean", Any: "unknown", type(None): "null"}
+    return simple.get(hint) or hint.__name__
+
+
+def _interface(kind: type) -> str:
+    hints = typing.get_type_hints(kind)
+    lines = [f"  {name}: {_typescript(hint)};" for name, hint in hints.items()]
+    if issubclass(kind, Message):
+        lines.insert(0, f'  type: "{kind.__name__}";')
+    return "\n".join([f"export interface {kind.__name__} {{", *lines, "}"])
+
+
+def typescript() -> str:
+    """The source of ``browser/src/protocol.ts``."""
+    parts = ["// Generated by `python -m ipfs_accelerate_py.web.protocol`; change that module, not this file."]
+    parts += [_interface(kind) for kind in (*TENSOR_TYPES, *REQUESTS, *REPLIES)]
+    parts.append("export type Request = " + " | ".join(kind.__name__ for kind in REQUESTS) + ";")
+    parts.append("export type Reply = " + " | ".join(kind.__name__ for kind in REPLIES) + ";")
+    parts.append("export type ErrorClass = " + " | ".join(f'"{name}"' for name in ERROR_CLASSES) + ";")
+    parts.append("export type DataType = " + " | ".join(f'"{name}"' for name in DTYPES) + ";")
+    parts.append(f"export const ALIGNMENT = {ALIGNMENT};")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(typescript(), end="")
