@@ -79,8 +79,9 @@ def bench(
     ] = None,
     precisions: Annotated[list[str], typer.Option("--precisions", help="float32,float16,int8.")] = ["float32"],  # noqa: B006
     launches: Annotated[
-        int, typer.Option(help="Fresh processes or browser profiles per cell; 5 lets two cells be told apart at 95 %.")
-    ] = 5,
+        int | None,
+        typer.Option(help="Fresh processes or browser profiles per cell: 5 by default, which lets two cells be told apart; 3 if quick."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
     seed: Annotated[int, typer.Option(help="Seeds weights, inputs and the order of launches.")] = 0,
     store: StoreOption = DEFAULT_STORE,
@@ -92,7 +93,7 @@ def bench(
         bool, typer.Option("--plan", help="Print what would run and how long it should take; run nothing.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="3 launches and shorter series: a first look, wider intervals.")
+        bool, typer.Option("--quick", help="Fewer launches and shorter series: a first look, wider intervals.")
     ] = False,
     phase_limit_s: Annotated[
         float | None, typer.Option("--phase-limit-s", help="Seconds after which any phase of a launch counts as hung.")
@@ -126,7 +127,7 @@ def bench(
         sequence_lengths=numbers(sequence_lengths, "--sequence-lengths"),
         new_tokens=new_tokens,
         precisions=words(precisions),
-        launches=min(launches, 3) if quick else launches,
+        launches=launches if launches is not None else 3 if quick else 5,
         seed=seed,
         threads=threads,
         quick=quick,

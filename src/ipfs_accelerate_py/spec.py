@@ -68,9 +68,9 @@ class Target:
 
     @property
     def label(self) -> str:
-        """Short name for people: ``cpu · onnxruntime``, ``webgpu · chromium``."""
-        device = "" if self.device == "default" else f" · {self.device}"
-        return f"{self.platform} · {self.browser or self.engine}{device}"
+        """Short name for people: ``cpu · onnxruntime``, ``openvino``, ``webgpu · chromium``."""
+        parts = [self.platform, self.browser or self.engine, self.device]
+        return " · ".join(part for index, part in enumerate(parts) if part != "default" and part not in parts[:index])
 
 
 @dataclass(frozen=True, kw_only=True)

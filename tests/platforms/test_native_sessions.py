@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform as machine
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def test_missing_folder_is_load_failed(engine, open_session, tmp_path):
         session.load()
     assert caught.value.error_class == "load_failed"
     session.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine_that_vanished_is_load_failed(engine, open_session, monkeypatch):
+    """An engine that does not import any more fails the launch with the command that installs it."""
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(LaunchError, match=r"is not installed\. pip install") as caught:
+        open_session(engine, "bert")
+    assert caught.value.error_class == "load_failed"
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -51,19 +51,20 @@ PROBLEMS = {
     ("llama", "webgpu-firefox"): ("failed", "device_lost", "The GPU device was lost: Parent device is lost"),
 }
 MACHINE = {
-    "name": "bench-01",
-    "system": "Linux 6.12, Debian 13",
-    "cpu": "Intel Xeon Platinum 8481C",
-    "cores": 2,
-    "memory_bytes": 24_600_000_000,
+    "machine_id": "4f1c9a0b7d2e6835",
+    "architecture": "x86_64",
+    "cpu_model": "Intel Xeon Platinum 8481C",
+    "physical_cores": 1,
+    "logical_cpus": 2,
+    "memory_bytes": 24_696_061_952,
+    "os": "Linux",
+    "os_version": "Debian GNU/Linux 13",
+    "gpus": None,
 }
 ENVIRONMENT = {
     "python": "3.13.5",
-    "torch": "2.13.0",
-    "onnxruntime": "1.32.0",
-    "openvino": "2026.4",
-    "chromium": "156.0.7",
-    "firefox": "153.2",
+    "packages": {"onnxruntime": "1.32.0", "openvino": "2026.4", "torch": "2.13.0"},
+    "modified": False,
 }
 PLATFORMS: tuple[dict[str, Any], ...] = (
     {"name": "cpu", "available": True},
@@ -75,13 +76,13 @@ PLATFORMS: tuple[dict[str, Any], ...] = (
         "name": "cuda",
         "available": False,
         "reason": "torch was built without CUDA.",
-        "remedy": "pip install torch --index-url URL-OF-THE-CUDA-BUILD",
+        "remedy": "Install a torch with CUDA.",
     },
     {
         "name": "rocm",
         "available": False,
-        "reason": "There is no /dev/kfd: no AMD GPU, or its driver is not loaded.",
-        "remedy": "Install the amdgpu driver.",
+        "reason": "There is no /dev/kfd: no AMD GPU or no driver.",
+        "remedy": "Load the amdgpu driver.",
     },
     {"name": "mps", "available": False, "reason": "MPS exists on macOS only.", "remedy": ""},
 )
@@ -184,7 +185,6 @@ def data(records: Iterator[LaunchRecord] | list[LaunchRecord] | None = None, **c
             "request": {"launches": 5, "seed": 0},
         },
         "machine": MACHINE,
-        "environment": ENVIRONMENT,
         "platforms": PLATFORMS,
     }
     return ReportData(**{**values, **changes})

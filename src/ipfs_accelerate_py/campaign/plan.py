@@ -14,6 +14,14 @@ from ..platforms.base import Available, Unavailable
 from ..platforms.registry import platform
 from ..spec import BROWSER_PLATFORMS, PLATFORMS, PRECISIONS, Spec, Target, Workload, identity
 
+# Which engine runs on which platforms: what can be asked for, and what a platform that is not here would have run.
+ENGINES = {
+    "torch": ("cpu", "cuda", "rocm", "mps"),
+    "onnxruntime": ("cpu",),
+    "openvino": ("openvino",),
+    "onnxruntime-web": BROWSER_PLATFORMS,
+}
+
 DEFAULT_MODELS = ("bert", "vit", "whisper", "llama")
 
 
@@ -42,12 +50,17 @@ class Request:
 
     def checked(self) -> Request:
         """This request, or a UserError that names the first mistake."""
-        for name in self.platforms:
-            if name not in PLATFORMS:
-                raise nearest(name, PLATFORMS, "platform")
-        for name in self.precisions:
-            if name not in PRECISIONS:
-                raise nearest(name, PRECISIONS, "precision")
+        from ..web.browsers import KNOWN
+
+        for what, asked, known in (
+            ("platform", self.platforms, PLATFORMS),
+            ("browser", self.browsers, (*KNOWN, "all")),
+            ("engine", self.engines, ENGINES),
+            ("precision", self.precisions, PRECISIONS),
+        ):
+            for name in asked:
+                if name not in known:
+                    raise nearest(name, known, what)
         for name, values in (("batch size", self.batch_sizes), ("sequence length", self.sequence_lengths)):
             for value in values:
                 if value < 1:
@@ -141,31 +154,34 @@ def _workloads(request: Request) -> Iterator[tuple[Workload, ModelReference]]:
                     yield work, reference
 
 
-def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) -> Iterable[tuple[Target, Unavailable | None]]:
-    known_browsers: set[str] = set()
+def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) -> Iterator[tuple[Target, Unavailable | None]]:
+    """Each target that the request covers, with the reason where it is not to be had."""
     for name in request.platforms or PLATFORMS:
         found = probed[name]
-        is_web = name in BROWSER_PLATFORMS
         if isinstance(found, Unavailable):
-            yield Target(platform=name, engine=_engine_name(name), browser="any" if is_web else None), found
+            engine = next(engine for engine, platforms in ENGINES.items() if name in platforms)
+            if not request.engines or engine in request.engines:
+                yield Target(platform=name, engine=engine), found
             continue
-        engines = [engine for engine in found.engines if not request.engines or engine in request.engines]
-        for engine in engines:
-            for device in found.devices:
-                if is_web:
-                    known_browsers.add(device.name)
-                    if _wanted_browser(device.name, [d.name for d in found.devices], request.browsers):
-                        yield Target(platform=name, engine=engine, browser=device.name), None
-                else:
-                    yield Target(platform=name, engine=engine, device=device.name), None
+        for engine in found.engines:
+            if request.engines and engine not in request.engines:
+                continue
+            if name not in BROWSER_PLATFORMS:
+                yield from ((Target(platform=name, engine=engine, device=device.name), None) for device in found.devices)
+                continue
+            offered = [device.facts["browser"] for device in found.devices]
+            missing = found.facts["unavailable_browsers"]
+            for browser in _browsers(offered, request.browsers):
+                reason = None if browser in offered else Unavailable(**missing[browser])
+                yield Target(platform=name, engine=engine, browser=browser), reason
 
 
-def _engine_name(platform_name: str) -> str:
-    return {"openvino": "openvino", **dict.fromkeys(BROWSER_PLATFORMS, "onnxruntime-web")}.get(platform_name, "torch")
-
-
-def _wanted_browser(name: str, offered: Sequence[str], asked: Sequence[str]) -> bool:
-    """Browsers that were named; otherwise all, except the headless shell where a full Chromium offers the platform as well."""
+def _browsers(offered: Sequence[str], asked: Sequence[str]) -> Sequence[str]:
+    """The browsers that were named, there or not; otherwise all that offer the platform, except the headless shell where a full
+    Chromium offers it as well: it is the same browser."""
+    if "all" in asked:
+        return offered
     if asked:
-        return "all" in asked or name in asked
-    return name != "chromium-headless-shell" or not {"chromium", "chrome", "edge"} & set(offered)
+        return asked
+    full = {"chromium", "chrome", "edge"} & set(offered)
+    return [browser for browser in offered if browser != "chromium-headless-shell" or not full]

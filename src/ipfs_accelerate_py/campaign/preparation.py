@@ -30,10 +30,10 @@ def prepare_in_child(work: Workload, reference: ModelReference, cache: Path, on_
         raise UserError(answer["error"])
     if answer and answer["kind"] == "unavailable":
         raise UnavailableError(answer["error"])
-    error_class, sentence = ended.problem or ("process_died", "preparing the model ended without a result")
-    if error_class == "out_of_memory":
+    kind, sentence = ("out_of_memory", answer["error"]) if answer else ended.problem or ("process_died", "it ended without a result")
+    if kind == "out_of_memory":
         raise MemoryError(f"preparing {work.model_class} {work.size}: {sentence}")
-    raise RuntimeError(f"preparing {work.model_class} {work.size} failed ({error_class}): {sentence}")
+    raise RuntimeError(f"preparing {work.model_class} {work.size} failed ({kind}): {sentence}")
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
     from ..models.prepare import prepare
+    from ..platforms.graph_session import error_class
 
     answers.write(json.dumps({"phase": "prepare"}) + "\n")
     try:
@@ -55,6 +56,10 @@ def main() -> None:
         answer = {"error": str(error), "kind": "user"}
     except UnavailableError as error:
         answer = {"error": str(error), "kind": "unavailable"}
+    except (MemoryError, RuntimeError) as error:
+        if error_class(error, "load_failed") != "out_of_memory":
+            raise
+        answer = {"error": str(error), "kind": "memory"}
     answers.write(json.dumps(answer) + "\n")
 
 

@@ -10,7 +10,7 @@ from ..measure.launch import Job
 from ..measure.record import LaunchRecord
 from ..measure.stopping import Limits
 from ..spec import Spec
-from ..store.spool import spool
+from ..store.spool import spool, spool_path
 from ..store.writer import Store
 from .child import run_child
 from .plan import Impossible, Plan
@@ -29,6 +29,7 @@ class Observer:
     launching: Callable[[Spec, int, int, int], None] = lambda spec, index, position, total: None
     phase: Callable[[str], None] = lambda name: None
     ended: Callable[[Spec, tuple[str, str] | None, float], None] = lambda spec, problem, seconds: None
+    warning: Callable[[str], None] = lambda sentence: None
 
 
 def run_campaign(
@@ -46,7 +47,7 @@ def run_campaign(
     With ``resume``, launches that an unfinished campaign of the same request already holds are not run again.
     """
     with store.campaign_lock():
-        store.ingest()
+        _ingest(store, observer)
         campaign_id, done = _campaign(plan, store, command, resume)
         folders, lost = _prepare(plan, cache, observer)
         _spool_impossible(plan, lost, store, campaign_id, done)
@@ -67,11 +68,16 @@ def run_campaign(
                 )
                 observer.launching(spec, index, position, len(order))
                 _launch(job, store, phase_limits_s, observer)
-                store.ingest()
+                _ingest(store, observer)
         finally:
-            store.ingest()
+            _ingest(store, observer)
         store.finish_campaign(campaign_id)
         return campaign_id
+
+
+def _ingest(store: Store, observer: Observer) -> None:
+    for path, reason in store.ingest().set_aside:
+        observer.warning(f"A launch's file could not be read ({reason}) and was set aside as {path}; its launch is not in the store.")
 
 
 def _campaign(plan: Plan, store: Store, command: str, resume: bool) -> tuple[str, set[tuple[str, int]]]:
@@ -96,7 +102,8 @@ def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Pat
 def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer) -> None:
     ended = run_child("ipfs_accelerate_py.measure.launch", job.to_json(), limits_s, observer.phase)
     problem = ended.problem
-    if problem:  # the child did not live to spool its own record
+    spooled = spool_path(store.spool_folder, job.campaign_id, job.spec.hash, job.launch_index).exists()
+    if problem and not spooled:  # the child did not live to spool its own record
         error_class, sentence = problem
         failure = replace(
             job.begin(),
@@ -106,7 +113,7 @@ def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Obs
             error_phase=ended.phase,
         )
         spool(failure, store.spool_folder)
-    elif "error_class" in (last := ended.messages[-1]):
+    elif not problem and "error_class" in (last := ended.messages[-1]):
         problem = (last["error_class"], last["error_message"])
     observer.ended(job.spec, problem, ended.duration_s)
 

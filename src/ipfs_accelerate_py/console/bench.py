@@ -44,19 +44,13 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
             )
         )
         return
-    table = Table("model", "size", "weights", "precision", "batch", "sequence", "target", "launches")
-    for spec in plan.specs.values():
-        work = spec.workload
-        table.add_row(
-            work.model_class,
-            work.size,
-            work.weights,
-            work.precision,
-            str(work.batch_size),
-            str(work.sequence_length or "-"),
-            spec.target.label,
-            str(request.launches),
-        )
+    table = Table("model", f"targets, {request.launches} launches each")
+    for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
+        shape = [work.size, work.weights, work.precision, f"batch {work.batch_size}"]
+        shape += [f"{work.sequence_length} tokens"] if work.sequence_length else []
+        shape += [f"{work.new_tokens} new tokens"] if work.new_tokens else []
+        targets = [spec.target.label for spec in plan.specs.values() if spec.workload == work]
+        table.add_row(f"[bold]{work.model_class}[/bold]\n[dim]{', '.join(shape)}[/dim]", ", ".join(targets))
     out = Console(highlight=False)
     out.print(table)
     for label, reason in sorted({(cell.spec.target.label, f"{cell.reason} {cell.remedy}") for cell in plan.impossible}):
@@ -136,7 +130,7 @@ class _Bars:
         )
         self._task = self._progress.add_task("preparing", total=len(plan.order), left="")
         self._remaining = list(plan.order)
-        self.observer = Observer(self._preparing, self._launching, self._phase, self._ended)
+        self.observer = Observer(self._preparing, self._launching, self._phase, self._ended, self._warning)
         self._label = ""
 
     def __enter__(self) -> _Bars:
@@ -172,6 +166,9 @@ class _Bars:
         self._progress.update(self._task, advance=1)
         if problem:
             self._progress.console.print(f"  {self._label}: {problem[0]}: {problem[1]}", style="yellow", markup=False)
+
+    def _warning(self, sentence: str) -> None:
+        self._progress.console.print(f"  {sentence}", style="yellow", markup=False)
 
     def _time_left(self) -> str:
         rest = Plan(self._plan.request, self._plan.specs, {}, (), tuple(self._remaining))

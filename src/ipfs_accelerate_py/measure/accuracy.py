@@ -13,10 +13,10 @@ A launch that fails is kept and never ranked: a fast wrong answer is not a resul
 ``cosine`` is the lowest over the outputs and the items of the batch; ``relative error`` is the highest over the outputs of
 max|x - r| / max|r|. The noise of a cosine c is sqrt(1/c^2 - 1), root mean square relative to the signal.
 
-A choice (the class of a classifier, the first token of a generation) is right when it is the reference's, or when the reference's own score
-for it is within the relative error of its best: models with synthetic weights have many such ties. Later tokens follow from the launch's own
-earlier ones, so one flip at a tie changes all that come after it; what is asked of them is therefore loose, and still more than a
-broken key-value cache gives, which is right once.
+A choice (the class of a classifier, the first token of a generation) is right when it is the reference's, or when the reference's own
+score for it is within the relative error of its best: models with synthetic weights have many such ties. Later tokens follow from the
+launch's own earlier ones, so one flip at a tie changes all that come after it; what is asked of them is therefore loose, and still more
+than a broken key-value cache gives, which is right once.
 """
 
 from __future__ import annotations

@@ -119,7 +119,11 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
         entered("finish")
         session_memory = session.memory()
         remote = isinstance(session, RemoteSession)
-        facts: dict[str, Any] = {**session.facts(), "clock_limited": measurement.clock_limited}
+        facts: dict[str, Any] = {
+            **session.facts(),
+            "clock_limited": measurement.clock_limited,
+            "process_id": os.getpid(),
+        }
         return replace(
             record,
             status="ok",

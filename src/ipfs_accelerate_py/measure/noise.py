@@ -101,7 +101,7 @@ def _boost(processors: Path) -> bool | None:
 
 def _temperature() -> float | None:
     """The hottest sensor of the processor in degrees Celsius. psutil names sensors by driver."""
-    sensors = getattr(psutil, "sensors_temperatures", dict)()
+    sensors: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
     drivers = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
     return max((entry.current for driver in drivers for entry in sensors.get(driver, ())), default=None)
 

@@ -19,11 +19,11 @@ class Limits:
     """
 
     warm_up_max_s: float = 2.0
-    warm_up_max_iterations: int = 200
+    warm_up_max_iterations: int = 1000
     warm_up_min_iterations: int = 3
     steady_min_s: float = 0.5  # iterations of a millisecond agree within 50 ms, but not with what comes half a second later
     steady_max_s: float = 3.0
-    steady_max_iterations: int = 500
+    steady_max_iterations: int = 2000
     steady_min_iterations: int = 5
     patience: float = 4.0
     relative_half_width: float = 0.02  # of the 95 % interval of the launch's median
@@ -32,7 +32,7 @@ class Limits:
     @classmethod
     def quick(cls) -> Limits:
         """For a first look: less time, the same tests."""
-        return cls(warm_up_max_s=0.5, warm_up_max_iterations=50, steady_min_s=0.2, steady_max_s=1.0, steady_max_iterations=100)
+        return cls(warm_up_max_s=0.5, warm_up_max_iterations=300, steady_min_s=0.2, steady_max_s=1.0, steady_max_iterations=500)
 
 
 def relative_half_width(samples: ArrayLike) -> float | None:

@@ -33,11 +33,11 @@ def settled(series: ArrayLike, smallest_window: int = WINDOW) -> bool:
         return False
     older, newer = values[-2 * window : -window], values[-window:]
     change = _changes(older, newer)
-    if window < WINDOW:
-        alike = change[1] <= FEW_TOLERANCE
-    else:
-        alike = change[1] <= MEDIAN_TOLERANCE and change.max() <= QUARTILE_TOLERANCE
-    return bool(alike) and (bool(change[1] <= DRIFT) or rank_test(older, newer) >= 0.05)
+    if change[1] > (FEW_TOLERANCE if window < WINDOW else MEDIAN_TOLERANCE):
+        return False
+    if window >= WINDOW and change.max() > QUARTILE_TOLERANCE:
+        return False
+    return bool(change[1] <= DRIFT) or rank_test(older, newer) >= 0.05
 
 
 def _changes(older: np.ndarray, newer: np.ndarray) -> np.ndarray:

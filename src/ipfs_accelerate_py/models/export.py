@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -57,7 +58,7 @@ def convert(source: Path, path: Path, precision: str) -> None:
     if precision == "float16":
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-        model = onnx.load(source)
+        model = _load(source)
         keep = [value.name for value in (*model.graph.input, *model.graph.output) if not value.name.startswith(CACHES)]
         with _quiet():
             model = convert_float_to_float16(
@@ -76,7 +77,7 @@ def convert(source: Path, path: Path, precision: str) -> None:
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             quantised = Path(folder) / path.name
             quantize_dynamic(
-                onnx.load(source),
+                _load(source),
                 quantised,
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
@@ -109,9 +110,7 @@ def error(path: Path, graph: ExportGraph) -> float:
 def describe(path: Path) -> Graph:
     """The manifest's entry of an ONNX file and its external data."""
     model = onnx.load(path, load_external_data=False)
-    files = [path.name]
-    for tensor in model.graph.initializer:
-        files += [entry.value for entry in tensor.external_data if entry.key == "location" and entry.value not in files]
+    files = _files(path)
     paths = [path.parent / name for name in files]
     return Graph(
         files=tuple(files),
@@ -154,8 +153,35 @@ def _norm_nodes(graph: onnx.GraphProto) -> list[str]:
     return found
 
 
+def _load(path: Path) -> onnx.ModelProto:
+    """With its weights. onnx refuses external data that has hard links, as the cache's has, so it reads a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in _files(path):
+            shutil.copyfile(path.parent / name, Path(folder) / name)
+        return onnx.load(Path(folder) / path.name)
+
+
+def _files(path: Path) -> list[str]:
+    """Names of the ONNX file and of its external data."""
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    data = [entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
+    return list(dict.fromkeys([path.name, *data]))
+
+
 def _save(model: onnx_ir.Model, path: Path) -> None:
-    """As one file where it fits, else with external data in files below the limit; then let onnx check it."""
+    """As one file where it fits, else with external data in files below the limit; then let onnx check it.
+
+    The exporter's notes (stack traces with paths of this machine) stay out of it.
+    """
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if weights < SHARD_BYTES:
         onnx_ir.external_data.load_to_model(model)

@@ -36,7 +36,8 @@ def browser_facts() -> dict[str, dict[str, Any] | Unavailable]:
 
 
 class BrowserPlatform(Platform):
-    """``devices`` of a probe are one per browser, named ``default``, with the browser's key in ``facts``."""
+    """``devices`` of a probe are one per browser, named by the browser's key, which is also in its ``facts``. ``device_names`` are the
+    devices that a target may name within a browser."""
 
     name: ClassVar[Provider]  # type: ignore[misc]  # a str that is also the provider's name in the page
     device_names: ClassVar[tuple[str, ...]] = ("default",)
@@ -60,9 +61,9 @@ class BrowserPlatform(Platform):
                 missing[key] = offer
             else:
                 assert isinstance(facts, dict)
-                own = {key: facts[key] for key in ("user_agent", "cross_origin_isolated", "hardware_concurrency")}
+                own = {name: facts[name] for name in ("user_agent", "cross_origin_isolated", "hardware_concurrency")}
                 description = f"{facts['name']} {facts['version']} · {offer}"
-                devices.append(Device("default", description, {"browser": key, **own, self.name: facts[self.name]}))
+                devices.append(Device(key, description, {"browser": key, **own, self.name: facts[self.name]}))
         reasons = {key: {"reason": value.reason, "remedy": value.remedy} for key, value in missing.items()}
         if devices:
             return Available(tuple(devices), (ENGINE,), {"unavailable_browsers": reasons})

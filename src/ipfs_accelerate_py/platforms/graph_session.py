@@ -60,6 +60,12 @@ class GraphSession(Session):
         self.device = device
         self.folder = options.folder
         self.threads = options.threads or default_threads()
+        with engine_errors("load_failed"):
+            self.start_engine()
+
+    @abstractmethod
+    def start_engine(self) -> None:
+        """Import the engine, so that ``load`` is the reading of weights and not of Python modules."""
 
     @abstractmethod
     def load_graphs(self) -> None:

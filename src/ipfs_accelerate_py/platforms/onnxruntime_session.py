@@ -31,8 +31,10 @@ class OnnxRuntimeSession(GraphSession):
 
     engine = "onnxruntime"
 
-    def load_graphs(self) -> None:
+    def start_engine(self) -> None:
         self.onnxruntime = load_extra("onnxruntime", "onnx")
+
+    def load_graphs(self) -> None:
         self.models: dict[str, bytes | Path] = {}
         for name, graph in self.manifest.graphs.items():
             path = self.folder / graph.files[0]

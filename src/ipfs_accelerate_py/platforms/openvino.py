@@ -64,9 +64,11 @@ class OpenVinoSession(GraphSession):
 
     engine = "openvino"
 
-    def load_graphs(self) -> None:
+    def start_engine(self) -> None:
         self.openvino = load_extra("openvino", "openvino")
         self.core = self.openvino.Core()
+
+    def load_graphs(self) -> None:
         self.models = {name: self.core.read_model(self.folder / graph.files[0]) for name, graph in self.manifest.graphs.items()}
         for name, graph in self.manifest.graphs.items():
             shapes = {
@@ -95,7 +97,7 @@ class OpenVinoSession(GraphSession):
     def run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         self.requests[graph].reverse()
         request = self.requests[graph][0]
-        for name, tensor in feeds.items():
+        for name, tensor in feeds.items():  # which stay alive until the wait is over: a request does not own its inputs
             request.set_tensor(name, tensor)
         request.start_async()
         request.wait()

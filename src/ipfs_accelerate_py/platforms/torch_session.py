@@ -33,10 +33,9 @@ class TorchSession(GraphSession):
     engine = "torch"
     accelerator: Any = None  # torch.cuda or torch.mps
 
-    def load_graphs(self) -> None:
+    def start_engine(self) -> None:
         self.torch = import_torch()
-        from ..models.prepare import modules
-
+        _ = load_extra("transformers", "torch").PreTrainedModel  # transformers imports its parts when they are named
         self.torch.set_num_threads(self.threads)
         self.accelerator = {"cuda": self.torch.cuda, "mps": self.torch.mps}.get(self.device.partition(":")[0])
         self.dtype = getattr(self.torch, self.workload.precision)
@@ -44,7 +43,13 @@ class TorchSession(GraphSession):
             # cuDNN convolves float32 in TF32 (10 bits of mantissa) unless told not to.
             self.torch.backends.cudnn.allow_tf32 = False
             self.torch.backends.cuda.matmul.allow_tf32 = False
-            self.torch.cuda.init()  # the counters below do not exist before
+            self.torch.cuda.init()
+            self.torch.cuda.set_device(self.device)
+
+    def load_graphs(self) -> None:
+        from ..models.prepare import modules
+
+        if self.device.startswith("cuda"):
             self.torch.cuda.reset_peak_memory_stats(self.device)
         self.graphs = modules(self.folder)
         for graph in self.graphs.values():
@@ -92,7 +97,10 @@ class TorchSession(GraphSession):
             self.accelerator.empty_cache()
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "torch": self.torch.__version__, "dtype": self.workload.precision}
+        facts = {**super().facts(), "torch": self.torch.__version__, "dtype": self.workload.precision}
+        if self.device.startswith("cuda"):
+            facts["device_name"] = self.torch.cuda.get_device_name(self.device)
+        return facts
 
 
 class TorchPlatform(Platform):

@@ -16,7 +16,7 @@ from ..measure.compare import Comparison, compare_all
 from ..measure.statistics import Interval, bootstrap_medians
 from ..spec import PLATFORMS
 from .data import ReportData
-from .wording import model_labels, target_labels
+from .wording import count, model_labels, target_labels
 
 Launch = Mapping[str, Any]
 
@@ -60,6 +60,11 @@ class Cell:
     def ok(self) -> tuple[Launch, ...]:
         """Launches that ended with samples."""
         return tuple(launch for launch in self.launches if launch["status"] == "ok" and usable(launch["samples_ns"]))
+
+    @cached_property
+    def started(self) -> tuple[Launch, ...]:
+        """Launches that were begun; the row of a cell that could not be planned or prepared is none."""
+        return tuple(launch for launch in self.launches if launch["error_phase"] not in ("plan", "prepare"))
 
     @cached_property
     def kind(self) -> str:
@@ -119,7 +124,9 @@ class Cell:
         if unsteady := sum(launch["steady"] is False for launch in self.ok):
             flags.append(("~", f"{unsteady} of {len(self.ok)} launches never became steady"))
         if self.ok and len(self.ok) < len(self.launches):
-            flags.append(("part", f"{len(self.launches) - len(self.ok)} of {len(self.launches)} launches gave no result"))
+            flags.append(
+                ("part", f"{len(self.launches) - len(self.ok)} of {count(len(self.launches), 'launch')} gave no result")
+            )
         return flags
 
     @property
@@ -139,8 +146,7 @@ class Ranking:
     ``comparisons`` has each of the others against the first: the ratio says how many times as long the other takes.
     """
 
-    workload: str  # hash
-    model: str  # label
+    model: str  # label; names one workload on one machine
     order: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
 
@@ -162,34 +168,35 @@ class Ranking:
 
 
 def cells(data: ReportData) -> list[Cell]:
-    """All cells, models in the order in which they ran, targets by platform. Simulated launches never share a cell with measured ones."""
+    """All cells, models in the order in which they ran, targets by platform.
+
+    Simulated launches never share a cell with measured ones, nor one machine with another: then a label names the machine.
+    """
     models, targets = model_labels(data.launches), target_labels(data.launches)
+    machines = {str(launch["machine"].get("machine_id")) for launch in data.launches if launch["machine"]}
     groups: dict[str, list[Launch]] = {}
+    labels: dict[str, str] = {}
     for launch in data.launches:
-        mark = "" if launch["provenance"] == "measured" else f"-{launch['provenance']}"
-        groups.setdefault(launch["spec_hash"] + mark, []).append(launch)
-    found = [
-        Cell(id_, models[group[0]["workload_hash"]], targets[group[0]["target_hash"]], tuple(group))
-        for id_, group in groups.items()
-    ]
+        id_ = launch["spec_hash"] if launch["provenance"] == "measured" else f"{launch['spec_hash']}-{launch['provenance']}"
+        label = models[launch["workload_hash"]]
+        if len(machines) > 1:
+            machine = str(launch["machine"].get("machine_id"))[:6]
+            id_, label = f"{id_}-{machine}", f"{label} · machine {machine}"
+        groups.setdefault(id_, []).append(launch)
+        labels[id_] = label
+    found = [Cell(id_, labels[id_], targets[group[0]["target_hash"]], tuple(group)) for id_, group in groups.items()]
     position = {name: place for place, name in enumerate(PLATFORMS)}
-    names = list(models.values())
+    names = list(dict.fromkeys(labels.values()))
     return sorted(found, key=lambda c: (names.index(c.model), position.get(c.first["platform"], 99), c.target, c.id))
 
 
 def rankings(all_cells: Sequence[Cell]) -> list[Ranking]:
-    """One ranking per workload, also where nothing can be ranked. All comparisons of the report are one family."""
-    orders: dict[str, list[Cell]] = {}
-    for cell in all_cells:
-        orders.setdefault(cell.first["workload_hash"], []).append(cell)
-    models = {workload: group[0].model for workload, group in orders.items()}
-    for workload, group in orders.items():
-        orders[workload] = sorted((cell for cell in group if cell.kind == "measured"), key=lambda cell: cell.median or math.inf)
+    """One ranking per model label, also where nothing can be ranked. All comparisons of the report are one family."""
+    orders: dict[str, list[Cell]] = {cell.model: [] for cell in all_cells}
+    for cell in sorted((cell for cell in all_cells if cell.kind == "measured"), key=lambda cell: cell.median or math.inf):
+        orders[cell.model].append(cell)
     found = compare_all({cell.id: (cell.samples, order[0].samples) for order in orders.values() for cell in order[1:]})
-    return [
-        Ranking(workload, models[workload], tuple(order), tuple(found[cell.id] for cell in order[1:]))
-        for workload, order in orders.items()
-    ]
+    return [Ranking(model, tuple(order), tuple(found[cell.id] for cell in order[1:])) for model, order in orders.items()]
 
 
 def fastest_medians(cells: Sequence[Cell]) -> dict[str, float]:

@@ -26,12 +26,12 @@ def heat_map(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
     targets = list(dict.fromkeys(cell.target for cell in cells))
     fastest = fastest_medians(cells)
     ratios: list[list[float | None]] = [[None] * len(targets) for _ in models]
-    figure = go.Figure()
+    figure = make_subplots(rows=1, cols=1)
     for cell in cells:
         row, column = models.index(cell.model), targets.index(cell.target)
         if cell.kind == "measured" and cell.median:
             ratios[row][column] = math.log10(cell.median / fastest[cell.model])
-        figure.add_annotation(x=column, y=row, text=_cell_text(cell), showarrow=False, font={"size": 12})
+        figure.add_annotation(x=column, y=row, text=_cell_text(cell), showarrow=False, font={"size": 11})
     steps = (1, 2, 5, 10, 30)
     figure.add_heatmap(
         z=ratios,
@@ -47,10 +47,9 @@ def heat_map(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
     )
     layout(figure, [2] * len(models), "", dark)
     figure.update_layout(title="Median time per iteration by model and target", margin_t=110)
-    figure.update_xaxes(
-        tickvals=list(range(len(targets))), ticktext=[safe(name) for name in targets], showgrid=False, side="top"
-    )
-    figure.update_yaxes(tickvals=list(range(len(models))), ticktext=[safe(name) for name in models], showgrid=False)
+    targets_text = [safe(name).replace(" · ", "<br>") for name in targets]
+    figure.update_xaxes(tickvals=list(range(len(targets))), ticktext=targets_text, showgrid=False, side="top")
+    figure.update_yaxes(tickvals=list(range(len(models))), ticktext=[safe(name) for name in models])
     return figure
 
 
@@ -66,17 +65,15 @@ def latency(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             _scatter(figure, panel, points, words, marker=marker, hovertemplate=hover)
         middle = [(cell, cell.median) for cell in group if cell.median is not None]
         spans = [(cell.interval.low, cell.interval.high) if cell.interval else (value, value) for cell, value in middle]
-        # The number stands on the side where there is room.
-        right = math.sqrt(min(everything) * max(everything))
         text = [f"{milliseconds(value, cell.interval)}{_provenance(cell)}" for cell, value in middle]
         _scatter(
             figure,
             panel,
             middle,
             "median, 95 % interval",
-            text=[f"    {words}" if value <= right else f"{words}    " for words, (_, value) in zip(text, middle, strict=True)],
+            text=_beside(text, middle, everything),
             mode="markers+text",
-            textposition=["middle right" if value <= right else "middle left" for _, value in middle],
+            textposition=_sides(middle, everything),
             marker={"symbol": "line-ns-open", "size": 14, "color": GREY, "line": {"width": 2}},
             error_x={
                 "symmetric": False,
@@ -85,11 +82,13 @@ def latency(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
                 "color": GREY,
                 "thickness": 2,
             },
-            hovertext=[f"{words}, 95 % interval {bounds(cell.interval)} ms" for words, (cell, _) in zip(text, middle, strict=True)],
+            hovertext=[
+                f"{words}, 95 % interval {bounds(cell.interval)} ms" for words, (cell, _) in zip(text, middle, strict=True)
+            ],
             hoverinfo="text",
         )
         log_axis(figure, panel, everything)
-    return layout(figure, _rows(panels), "milliseconds per iteration, logarithmic", dark)
+    return layout(figure, _rows(panels), "milliseconds, logarithmic", dark)
 
 
 def phases(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
@@ -106,9 +105,9 @@ def phases(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
         text = [f" {milliseconds(1e3 * value, cell.interval)}{_provenance(cell)}" for cell, value in warm]
         hover = "%{y}: warm iteration %{x:.3g} s<extra></extra>"
         _bar(figure, panel, warm, "one warm iteration", RED, "|", hovertemplate=hover, text=text, offsetgroup="warm")
-        figure.update_xaxes(range=[0, 1.2 * max(cold_seconds(cell) for cell in group)], row=panel, col=1)
+        figure.update_xaxes(range=[0, 1.25 * max(cold_seconds(cell) for cell in group)], row=panel, col=1)
     figure.update_layout(barmode="stack")
-    return layout(figure, [1.15 * rows for rows in _rows(panels)], "seconds from nothing to the first output", dark)
+    return layout(figure, [1.15 * rows for rows in _rows(panels)], "seconds to the first output", dark)
 
 
 def memory(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
@@ -127,9 +126,9 @@ def memory(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             text = [f" {size_of(value * 1e6)}{_provenance(cell)}" for cell, value in points]
             hover = "%{y}: " + words + " %{x:,.4g} MB<extra></extra>"
             _bar(figure, panel, points, words, colour, pattern, hovertemplate=hover, text=text)
-        figure.update_xaxes(range=[0, 1.2 * largest], row=panel, col=1)
+        figure.update_xaxes(range=[0, 1.25 * largest], row=panel, col=1)
     figure.update_layout(barmode="group", bargroupgap=0.1)
-    return layout(figure, [1.5 * rows for rows in _rows(panels)], "megabytes", dark)
+    return layout(figure, [1.3 * rows for rows in _rows(panels)], "megabytes", dark)
 
 
 def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
@@ -140,16 +139,16 @@ def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
         "per_token_ns": ("each later token", GREEN, "circle-open"),
     }
     for panel, group in panels:
-        everything = []
+        everything = [value for cell in group for name in series for value in cell.per_launch(name, 1e-6)]
         for name, (words, colour, symbol) in series.items():
             points = [(cell, value) for cell in group for value in cell.per_launch(name, 1e-6)]
-            everything += [value for _, value in points]
             marker = {"color": colour, "symbol": symbol, "size": 9, "opacity": 0.8, "line": {"width": 1.5, "color": colour}}
             hover = "%{y}: %{x:.4g} ms " + words + "<extra></extra>"
             _scatter(figure, panel, points, words, marker=marker, hovertemplate=hover)
             middle = _points(group, name, 1e-6)
             text = [f"{milliseconds(value)}{_provenance(cell)}" for cell, value in middle]
-            _scatter(figure, panel, middle, words, mode="text", text=text, textposition="top center", **_SILENT)
+            how: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "cliponaxis": False, "textfont": {"size": 11}}
+            _scatter(figure, panel, middle, words, mode="text", text=text, textposition="top center", **how)
         log_axis(figure, panel, everything)
     return layout(figure, [1.25 * rows for rows in _rows(panels)], "milliseconds, logarithmic", dark)
 
@@ -157,75 +156,13 @@ def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
 def cold_seconds(cell: Cell) -> float:
     """From nothing to the first output: sum of the phases' medians, seconds."""
     return sum(cell.median_of(f"phases_ns.{phase}", 1e-9) or 0.0 for phase in PHASES)
-
-
-_SILENT)
-        figure.update_xaxes(range=[0, 1.6 * max(cold for _, cold in totals)], row=panel, col=1)
-    figure.update_layout(barmode="stack")
-    return layout(figure, _rows(panels), "seconds from nothing to the first output", dark)
-
-
-def memory(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
-    """Weights, peak of the host (all processes of the launch) and peak of the device: medians over launches, megabytes."""
-    figure, panels = _panels([cell for cell in cells if cell.ok])
-    series = {
-        "weights_bytes": ("weights", GREY, ""),
-        "host_peak_bytes": ("host peak", BLUE, "/"),
-        "device_peak_bytes": ("device peak", ORANGE, "x"),
-    }
-    for panel, group in panels:
-        largest = 1.0
-        for name, (words, colour, pattern) in series.items():
-            points = _points(group, name, 1e-6)
-            largest = max([largest, *(value for _, value in points)])
-            text = [f" {size_of(value * 1e6)}{_provenance(cell)}" for cell, value in points]
-            hover = "%{y}: " + words + " %{x:,.4g} MB<extra></extra>"
-            _bar(figure, panel, points, words, colour, pattern, hovertemplate=hover, text=text)
-        figure.update_xaxes(range=[0, 1.2 * largest], row=panel, col=1)
-    figure.update_layout(barmode="group", bargroupgap=0.1)
-    return layout(figure, [1.5 * rows for rows in _rows(panels)], "megabytes", dark)
-
-
-def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
-    """Decoders: time to the first token and time of each later token, one mark per launch; logarithmic axis, milliseconds."""
-    figure, panels = _panels([cell for cell in cells if cell.median_of("first_token_ns") is not None])
-    series = {
-        "first_token_ns": ("to the first token", PURPLE, "diamond"),
-        "per_token_ns": ("each later token", GREEN, "circle-open"),
-    }
-    for panel, group in panels:
-        everything = []
-        for name, (words, colour, symbol) in series.items():
-            points = [(cell, value) for cell in group for value in cell.per_launch(name, 1e-6)]
-            everything += [value for _, value in points]
-            marker = {"color": colour, "symbol": symbol, "size": 9, "opacity": 0.8, "line": {"width": 1.5, "color": colour}}
-            hover = "%{y}: %{x:.4g} ms " + words + "<extra></extra>"
-            _scatter(figure, panel, points, words, marker=marker, hovertemplate=hover)
-            middle = _points(group, name, 1e-6)
-            text = [f"{milliseconds(value)}{_provenance(cell)}" for cell, value in middle]
-            _scatter(figure, panel, middle, words, mode="text", text=text, textposition="top center", **_SILENT)
-        log_axis(figure, panel, everything)
-    return layout(figure, [1.25 * rows for rows in _rows(panels)], "milliseconds, logarithmic", dark)
-
-
-def cold_seconds(cell: Cell) -> float:
-    """From nothing to the first output: sum of the phases' medians, seconds."""
-    return sum(cell.median_of(f"phases_ns.{phase}", 1e-9) or 0.0 for phase in PHASES)
-
-
-def marks(cell: Cell) -> str:
-    """What must stand beside every number of this cell: its provenance if not measured, and its warnings."""
-    provenance = "" if cell.kind != "simulated" else "  simulated"
-    return provenance + "".join(f"  {mark}" for mark, _ in cell.flags)
-
-
-_SILENT: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "cliponaxis": False}
 
 
 def _cell_text(cell: Cell) -> str:
     if cell.median is None:
         return f"{KINDS[cell.kind][0]} {cell.kind}"
-    return f"<b>{milliseconds(cell.median, cell.interval)}</b>{cell.marks}<br>{bounds(cell.interval)}"
+    marks = "".join(f"<br>{safe(mark)}" for mark, _ in cell.flags)
+    return f"<b>{milliseconds(cell.median, cell.interval)}</b><br>{bounds(cell.interval)}{marks}"
 
 
 def _provenance(cell: Cell) -> str:
@@ -236,6 +173,18 @@ def _row(cell: Cell) -> str:
     """Name of a cell's row, with its marks below."""
     marks = " · ".join(mark for mark, _ in cell.flags)
     return safe(cell.target) + (f'<br><span style="font-size:10px">{safe(marks)}</span>' if marks else "")
+
+
+def _sides(points: Points, everything: Sequence[float]) -> list[str]:
+    """A number stands on the side of its mark where there is more room."""
+    centre = math.sqrt(min(everything) * max(everything))
+    return ["middle right" if value <= centre else "middle left" for _, value in points]
+
+
+def _beside(text: Sequence[str], points: Points, everything: Sequence[float]) -> list[str]:
+    """The texts with space towards their marks."""
+    sides = _sides(points, everything)
+    return [f"    {words}" if side == "middle right" else f"{words}    " for words, side in zip(text, sides, strict=True)]
 
 
 def _panels(cells: Sequence[Cell]) -> tuple[go.Figure, list[tuple[int, list[Cell]]]]:
@@ -267,7 +216,10 @@ def _scatter(figure: go.Figure, panel: int, points: Points, name: str, **how: An
 
 
 def _bar(figure: go.Figure, panel: int, points: Points, name: str, colour: str, pattern: str, **how: Any) -> None:
-    marker = {"color": colour, "pattern": {"shape": pattern, "fgcolor": "#ffffff", "size": 6, "solidity": 0.25}}
+    marker = {
+        "color": colour,
+        "pattern": {"shape": pattern, "fillmode": "overlay", "fgcolor": "#ffffff", "size": 6, "solidity": 0.25},
+    }
     texts = {"textposition": "outside", "textangle": 0, "cliponaxis": False, "textfont": {"size": 11}}
     _add(figure.add_bar, figure, panel, points, name, {"orientation": "h", "marker": marker, **texts, **how})
 

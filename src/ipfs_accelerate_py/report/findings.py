@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from .cells import Cell, Ranking, adapter, cells, fastest_medians, rankings
 from .data import ReportData
-from .figures import marks
 from .wording import bounds, count, listed, milliseconds, rounded
 
 START = "ipfs-accelerate bench --quick"
@@ -29,9 +28,9 @@ def verdict(ranking: Ranking) -> str:
     if not ranking.order:
         return "no checked measurement"
     first = ranking.order[0]
-    time = f"{milliseconds(first.median or 0.0, first.interval)}{marks(first)}"
+    time = f"{milliseconds(first.median or 0.0, first.interval)}{first.marks}"
     if ranking.level:
-        names = listed([cell.target + marks(cell) for cell in (first, *ranking.level)])
+        names = listed([cell.target + cell.marks for cell in (first, *ranking.level)])
         return f"{names} are equal within 3 % ({time})" if ranking.equal else f"not decided between {names}"
     if not ranking.comparisons:
         return f"{first.target} ({time}), the only one with a checked result"
@@ -41,7 +40,7 @@ def verdict(ranking: Ranking) -> str:
 def advantage(ranking: Ranking) -> str:
     """``1.31× faster [1.25, 1.38] than cpu · torch``: the first against the next."""
     found, second = ranking.comparisons[0], ranking.order[1]
-    return f"{rounded(found.ratio, found.interval)}× faster {bounds(found.interval)} than {second.target}{marks(second)}"
+    return f"{rounded(found.ratio, found.interval)}× faster {bounds(found.interval)} than {second.target}{second.marks}"
 
 
 def _best_sentence(ranked: Sequence[Ranking]) -> str:
@@ -65,30 +64,33 @@ def _browser_sentence(found: Sequence[Cell]) -> str:
     else:
         fastest, fastest_web = fastest_medians(found), fastest_medians(web)
         per_model = []
-        for model, value in fastest_web.items():
-            cell = next(cell for cell in web if cell.model == model and cell.median == value)
-            per_model.append(
-                f"{model} {cell.target} ({milliseconds(value, cell.interval)}, {value / fastest[model]:.2g}× the fastest median)"
-            )
+        for cell in web:
+            if cell.median == fastest_web[cell.model]:
+                times = f"{cell.median / fastest[cell.model]:.2g}× the lowest of all"
+                per_model.append(
+                    f"{cell.model} on {cell.target} ({milliseconds(cell.median, cell.interval)}{cell.marks}, {times})"
+                )
         said = f"Lowest median in a browser: {listed(per_model, 4)}."
     if software:
         names = listed(sorted({adapter(cell.launches) for cell in software}))
-        said += f" {listed(sorted({cell.target for cell in software}))} ran on a software adapter ({names}): these times are the CPU's and say nothing about a GPU."
+        targets = listed(sorted({cell.target for cell in software}))
+        said += f" On a software adapter ({names}), so the CPU's time and never a GPU's: {targets}."
     return said
 
 
 def _gaps_sentence(data: ReportData, found: Sequence[Cell]) -> str:
     ok = sum(len(cell.ok) for cell in found)
-    total = sum(len(cell.launches) for cell in found)
+    total = sum(len(cell.started) for cell in found)
     words = {
         "failed": "failed",
         "unsupported": "cannot run here",
-        "inaccurate": "gave a wrong output and are not ranked",
-        "unchecked": "have no output check and are not ranked",
-        "simulated": "are simulated and not ranked",
+        "inaccurate": "gave a wrong output",
+        "unchecked": "had no output check",
+        "simulated": "are simulated",
     }
     gaps = [f"{number} {told}" for kind, told in words.items() if (number := sum(cell.kind == kind for cell in found))]
-    said = f"{ok} of {count(total, 'launch')} gave samples; of {count(len(found), 'cell')} {listed(gaps) if gaps else 'all were measured and passed the output check'}."
+    cells_said = f"{listed(gaps)}; none of these is ranked" if gaps else "all passed the output check"
+    said = f"{ok} of {count(total, 'launch')} gave samples. Of {count(len(found), 'cell')}, {cells_said}."
     return f"{said} {_platforms_sentence(data)}".strip()
 
 

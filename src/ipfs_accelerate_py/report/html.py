@@ -89,7 +89,7 @@ def _cell(cell: Cell, data: ReportData, shared: dict[str, Any]) -> dict[str, Any
         "shape": shape(cell.first),
         "kind": cell.kind,
         "meaning": " ".join(KINDS[cell.kind]),
-        "median": None if cell.median is None else f"{milliseconds(cell.median, cell.interval)}{figures.marks(cell)}",
+        "median": None if cell.median is None else f"{milliseconds(cell.median, cell.interval)}{cell.marks}",
         "interval": f"{bounds(cell.interval)} ms" if cell.interval else "no interval: it needs two launches",
         "flags": cell.flags,
         "command": repeat_command(cell.first, data.campaign.get("request", {}), len(cell.launches)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ERROR_CLASSES
 from ..spec import identity
-from .cells import KINDS, Cell, Ranking, fastest_medians
+from .cells import FLAGS, KINDS, NUMBER_MARKS, Cell, Ranking, fastest_medians
 from .data import ReportData
 from .figures import cold_seconds
 from .findings import advantage, findings
@@ -44,6 +44,9 @@ FIGURE_SECTIONS = {
 }
 
 
+SHADES = (1.0, 1.5, 4.0, 16.0)  # times the fastest: upper ends of all shades of the map but the last
+
+
 def page(data: ReportData, found: Sequence[Cell], ranked: Sequence[Ranking]) -> Iterable[str]:
     """The body, in the order in which it is read."""
     yield _header(data, found)
@@ -51,7 +54,7 @@ def page(data: ReportData, found: Sequence[Cell], ranked: Sequence[Ranking]) -> 
     if found:
         yield _filters(found)
         yield _best(ranked)
-        yield _grid(found)
+        yield _grid(found, ranked)
         for name, (title, text) in FIGURE_SECTIONS.items():
             yield _figures(name, title, text, found)
         yield _table(found)
@@ -100,7 +103,7 @@ def _header(data: ReportData, found: Sequence[Cell]) -> str:
         machine.get("os_version"),
     ]
     days = sorted({str(launch["started_at"])[:10] for launch in data.launches})
-    launches = count(len(data.launches), "launch")
+    launches = count(sum(len(cell.started) for cell in found), "launch")
     run = [" to ".join(dict.fromkeys([days[0], days[-1]])), launches, count(len(found), "cell")] if days else []
     points = "".join(f"<li>{escape(line)}</li>" for line in findings(data))
     title = "Where each model runs best on this machine" if found else "Nothing has been measured yet"
@@ -129,96 +132,84 @@ def _best(ranked: Sequence[Ranking]) -> str:
     rows = []
     for ranking in ranked:
         if not ranking.order:
-            rows.append(f'<tr data-workload="{ranking.workload}"><th scope="row">{escape(ranking.model)}</th>'
-                        '<td colspan="4" class="muted">no measurement with a passed output check</td></tr>')  # fmt: skip
-            continue
-        first = ranking.order[0]
-        if ranking.level:
-            names = escape(listed([cell.target for cell in (first, *ranking.level)]))
-            place = f"≈ {names}" if ranking.equal else f'<span class="muted">not decided between</span> {names}'
-            versus = "equal within 3 %" if ranking.equal else ranking.comparisons[0].text
-        elif ranking.comparisons:
-            place, versus = f"<strong>{escape(first.target)}</strong>", advantage(ranking)
+            place, versus, time, launches = '<span class="muted">no measurement with a passed output check</span>', "", "", ""
+            row = f'<tr data-model="{escape(ranking.model)}"><th scope="row">{escape(ranking.model)}</th>'
         else:
-            place, versus = f"<strong>{escape(first.target)}</strong>", "nothing else was measured"
+            first = ranking.order[0]
+            place, versus = _place(ranking)
+            time, launches = _time(first), str(len(first.ok))
+            row = (
+                f'<tr data-cell="{first.id}" data-model="{escape(ranking.model)}" tabindex="0"><th scope="row">{escape(ranking.model)}'
+                f"<small>{escape(shape(first.first))}</small></th>"
+            )
         rows.append(
-            f'<tr data-cell="{first.id}" data-workload="{ranking.workload}" tabindex="0"><th scope="row">{escape(ranking.model)}'
-            f"<small>{escape(shape(first.first))}</small></th><td>{place}</td><td class=number>{_time(first)}</td>"
-            f"<td>{escape(versus)}</td><td class=number>{len(first.ok)}</td></tr>"
+            f'{row}<td>{place}</td><td class=number data-label="median, ms">{time}</td><td>{escape(versus)}</td>'
+            f'<td class=number data-label="launches">{launches}</td></tr>'
         )
-    head = "<th>Model</th><th>Fastest here</th><th class=number>Median, ms</th><th>Against the next</th><th class=number>Launches</th>"
     return _section(
         "best",
         "Best platform for each model",
         "Ranked are checked measurements only, within one model and one shape of work. A platform is called fastest only where the "
         "comparison over launches says so.",
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>',
+        _framed(_head("Model", "Fastest here", "Median, ms#", "Against the next", "Launches#"), rows),
     )
 
 
-def _grid(found: Sequence[Cell]) -> str:
+def _place(ranking: Ranking) -> tuple[str, str]:
+    """HTML of who is fastest, and text of how much."""
+    first = ranking.order[0]
+    if ranking.level:
+        names = escape(listed([cell.target + cell.marks for cell in (first, *ranking.level)]))
+        if ranking.equal:
+            return f"≈ {names}", "equal within 3 %"
+        return f'<span class="muted">not decided between</span> {names}', ranking.comparisons[0].text
+    best = f"<strong>{escape(first.target)}</strong>{escape(first.marks)}"
+    return best, advantage(ranking) if ranking.comparisons else "nothing else has a checked result"
+
+
+def _grid(found: Sequence[Cell], ranked: Sequence[Ranking]) -> str:
     """The heat map as a table of buttons: readable without colour, by keyboard and by a screen reader."""
     fastest = fastest_medians(found)
-    targets = list(
-        dict.fromkeys(
-            cell.target for cell in sorted(found, key=lambda cell: not any(c.ok for c in found if c.target == cell.target))
-        )
-    )
-    head = "".join(f'<th scope="col">{"<br>".join(escape(part) for part in target.split(" · "))}</th>' for target in targets)
+    front = {cell.id for ranking in ranked for cell in (*ranking.order[:1], *ranking.level)}
+    alive = {cell.target for cell in found if cell.ok}
+    targets = sorted(dict.fromkeys(cell.target for cell in found), key=lambda target: target not in alive)
+    head = "".join(f'<th scope="col">{escape(target).replace(" · ", "<br>")}</th>' for target in targets)
     body = []
     for group in by_model(found):
-        placed = {target: [cell for cell in group if cell.target == target] for target in targets}
-        columns = "".join(
-            f"<td>{''.join(_tile(cell, fastest.get(cell.model)) for cell in placed[target])}</td>" for target in targets
-        )
-        name = escape(group[0].model)
-        body.append(f'<tr><th scope="row">{name}<small>{escape(shape(group[0].first))}</small></th>{columns}</tr>')
-    kinds = [kind for kind in KINDS if any(cell.kind == kind for cell in found)]
-    legend = "".join(f'<li class="tile {kind}"><b>{KINDS[kind][0]}</b> {KINDS[kind][1]}</li>' for kind in kinds)
-    flags = {mark: words for cell in found for mark, words in cell.flags if mark.isalpha() or mark == "~"}
-    legend += "".join(f"<li><b>{escape(mark)}</b> {MARKS[mark]}</li>" for mark in flags)
+        tiles = dict.fromkeys(targets, "")
+        for cell in group:
+            tiles[cell.target] += _tile(cell, 1.0 if cell.id in front else (cell.median or 0.0) / fastest.get(cell.model, 1.0))
+        columns = "".join(f"<td>{tile}</td>" for tile in tiles.values())
+        body.append(f'<tr><th scope="row">{escape(group[0].model)}</th>{columns}</tr>')
+    kinds = {cell.kind for cell in found}
+    legend = "".join(
+        f'<li class="tile {kind}"><b>{KINDS[kind][0]}</b> {KINDS[kind][1]}</li>' for kind in KINDS if kind in kinds
+    )
+    marks = {mark for cell in found for mark, _ in cell.flags} - set(NUMBER_MARKS.values())
+    legend += "".join(f"<li><b>{mark}</b> {FLAGS[mark]}</li>" for mark in FLAGS if mark in marks)
+    ramp = "".join(f'<i class="s{step}"></i>' for step in range(len(SHADES) + 1))
     return _section(
         "map",
         "Every model on every platform",
         "Median milliseconds per iteration and its 95 % interval. Shade: times the fastest in the row. Open a cell for its launches.",
-        f'<div class="scroll"><table class="grid"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-        f'<ul class="legend"><li class="ramp"><span>fastest</span><i class="s0"></i><i class="s1"></i><i class="s2"></i><i class="s3"></i>'
-        f'<i class="s4"></i><span>over 30×</span></li>{legend}</ul>',
+        f'<div class="scroll"><table class="grid"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<ul class="legend"><li class="ramp"><span>fastest</span>{ramp}<span>over {SHADES[-1]:g}×</span></li>{legend}</ul>',
     )
 
 
-MARKS = {
-    "sw": "software adapter: the CPU's time, says nothing about a GPU",
-    "cov": "part of the graph fell back to another provider",
-    "part": "some launches gave no result",
-    "~": "some launches never became steady",
-}
-
-
-def _tile(cell: Cell, fastest: float | None) -> str:
-    label = f"{cell.model} on {cell.target}: {KINDS[cell.kind][1]}"
-    shade = ""
+def _tile(cell: Cell, times: float) -> str:
+    shade = f" s{sum(times > limit for limit in SHADES)}" if cell.kind == "measured" else ""
     if cell.median is None:
-        text = f"<b>{KINDS[cell.kind][0]}</b><small>{'cannot run' if cell.kind == 'unsupported' else cell.kind}</small>"
+        words = "cannot run" if cell.kind == "unsupported" else cell.kind
+        text = f"<b>{KINDS[cell.kind][0]}</b><small>{words}</small>"
     else:
-        times = cell.median / fastest if fastest else None
-        if cell.kind == "measured" and times:
-            shade = f" s{sum(times > limit for limit in (1.0, 2, 8, 30))}"
-        symbol = "" if cell.kind == "measured" else f"{KINDS[cell.kind][0]} "
-        text = f"<b>{symbol}{rounded(cell.median, cell.interval)}</b><small>{bounds(cell.interval)}</small>"
-    tags = "".join(f"<i>{escape(mark)}</i>" for mark in _tags(cell))
+        text = f"<b>{rounded(cell.median, cell.interval)}</b><small>{bounds(cell.interval)}</small>"
+    tags = "".join(f"<i>{mark}</i>" for mark, _ in cell.flags)
+    label = escape(f"{cell.model} on {cell.target}: {KINDS[cell.kind][1]}")
     return (
-        f'<button type="button" class="tile {cell.kind}{shade}" data-cell="{cell.id}" aria-label="{escape(label)}">{text}'
+        f'<button type="button" class="tile {cell.kind}{shade}" data-cell="{cell.id}" title="{label}">{text}'
         f"{f'<span>{tags}</span>' if tags else ''}</button>"
     )
-
-
-def _tags(cell: Cell) -> list[str]:
-    named = {"inaccurate": "output wrong", "unchecked": "not checked", "simulated": "simulated"}
-    return [*([named[cell.kind]] if cell.kind in named else []), *(mark for mark, _ in cell.flags if mark not in KINDS_SYMBOLS)]
-
-
-KINDS_SYMBOLS = {symbol for symbol, _ in KINDS.values()}
 
 
 def _figures(name: str, title: str, text: str, found: Sequence[Cell]) -> str:
@@ -226,10 +217,9 @@ def _figures(name: str, title: str, text: str, found: Sequence[Cell]) -> str:
     for group in by_model(drawable(name, found)):
         caption = f"{escape(group[0].model)}<small>{escape(shape(group[0].first))}</small>"
         label = escape(f"{title}: {group[0].model}. The numbers are in the table of all cells.")
-        key = f"{name}-{identity(group[0].model)}"
         cards.append(
             f'<figure class="card"><figcaption>{caption}</figcaption>'
-            f'<div class="plot" id="{key}" role="img" aria-label="{label}"></div></figure>'
+            f'<div class="plot" id="{name}-{identity(group[0].model)}" role="img" aria-label="{label}"></div></figure>'
         )
     return _section(name, title, text, f'<div class="cards">{"".join(cards)}</div>') if cards else ""
 
@@ -237,62 +227,60 @@ def _figures(name: str, title: str, text: str, found: Sequence[Cell]) -> str:
 def _table(found: Sequence[Cell]) -> str:
     rows = []
     for cell in found:
-        first_token, per_token = cell.median_of("first_token_ns", 1e-6), cell.median_of("per_token_ns", 1e-6)
+        tokens = [cell.median_of(name, 1e-6) for name in ("first_token_ns", "per_token_ns")]
+        host = cell.median_of("host_peak_bytes")
         values = [
-            rounded(cold_seconds(cell)) if cell.ok else "",
-            "" if first_token is None else rounded(first_token),
-            "" if per_token is None else rounded(per_token),
-            "" if (host := cell.median_of("host_peak_bytes")) is None else size_of(host),
+            rounded(cold_seconds(cell)) if cell.ok else None,
+            *(None if value is None else rounded(value) for value in tokens),
+            None if host is None else size_of(host),
         ]
-        columns = "".join(f"<td class=number>{value}{_mark(cell) if value else ''}</td>" for value in values)
+        provenance = _mark(cell) if cell.kind == "simulated" else ""
+        columns = "".join(f"<td class=number>{'' if value is None else value + provenance}</td>" for value in values)
         symbol, words = KINDS[cell.kind]
+        marks = " ".join(mark for mark, _ in cell.flags if mark not in NUMBER_MARKS.values())
         rows.append(
             f'<tr data-cell="{cell.id}" tabindex="0"><th scope="row">{escape(cell.model)}</th><td>{escape(cell.target)}</td>'
-            f'<td><span class="badge {cell.kind}" title="{words}">{symbol} {cell.kind}</span> {escape(" ".join(_tags(cell)[0 if cell.kind in ("measured", "failed", "unsupported") else 1 :]))}</td>'
-            f"<td class=number>{_time(cell) if cell.ok else ''}</td>{columns}<td class=number>{len(cell.ok)}/{len(cell.launches)}</td></tr>"
+            f'<td><span class="badge {cell.kind}" title="{words}">{symbol} {cell.kind}</span> {marks}</td>'
+            f"<td class=number>{_time(cell) if cell.ok else ''}</td>{columns}"
+            f"<td class=number>{len(cell.ok)}/{len(cell.started)}</td></tr>"
         )
-    head = (
-        "<th>Model</th><th>Target</th><th>Status</th><th class=number>Median, ms</th><th class=number>Cold start, s</th>"
-        "<th class=number>First token, ms</th><th class=number>Per token, ms</th><th class=number>Host peak</th><th class=number>Launches</th>"
-    )
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return _section("all", "All cells", "The same numbers as a table. Open a row for its launches.", table)
+    times = ("Median, ms#", "Cold start, s#", "First token, ms#", "Per token, ms#")
+    head = _head("Model", "Target", "Status", *times, "Host peak#", "Launches#")
+    return _section("all", "All cells", "The same numbers as a table. Open a row for its launches.", _framed(head, rows))
 
 
 def _unavailable(data: ReportData) -> str:
-    rows = "".join(
+    rows = [
         f'<tr><th scope="row">{escape(str(platform["name"]))}</th><td>{escape(str(platform.get("reason") or ""))}</td>'
-        f"<td>{escape(str(platform.get('remedy') or '')) or 'nothing to be done on this machine'}</td></tr>"
+        f"<td>{escape(str(platform.get('remedy') or '')) or 'nothing can be done about it here'}</td></tr>"
         for platform in data.platforms
         if not platform["available"]
+    ]
+    return (
+        _section("unavailable", "Not available here", "", _framed(_head("Platform", "Why", "What helps"), rows)) if rows else ""
     )
-    if not rows:
-        return ""
-    table = f"<table><thead><tr><th>Platform</th><th>Why</th><th>What helps</th></tr></thead><tbody>{rows}</tbody></table>"
-    return _section("unavailable", "Not available here", "", f'<div class="scroll">{table}</div>')
 
 
 def _failures(found: Sequence[Cell]) -> str:
     rows = []
     for cell in found:
-        problems: dict[tuple[str, str, str], list[int]] = {}
+        problems: dict[tuple[str, str, str], int] = {}
         for launch in cell.launches:
             if launch["status"] != "ok":
-                told = (launch["error_class"] or launch["status"], launch["error_message"] or "", launch["error_phase"] or "")
-                problems.setdefault(told, []).append(launch["launch_index"])
-        for (error_class, message, phase), indices in problems.items():
-            meaning = ERROR_CLASSES.get(error_class, "")
+                message = f"{launch['error_message'] or ''} {launch['facts'].get('remedy') or ''}".strip()
+                told = (launch["error_class"] or launch["status"], message, launch["error_phase"] or "")
+                problems[told] = problems.get(told, 0) + 1
+        for (error_class, message, phase), number in problems.items():
             symbol = KINDS["unsupported" if error_class == "unsupported" else "failed"][0]
             rows.append(
                 f'<tr data-cell="{cell.id}" tabindex="0"><th scope="row">{escape(cell.model)}</th><td>{escape(cell.target)}</td>'
-                f'<td><span title="{escape(meaning)}">{symbol} {escape(error_class)}</span></td><td>{escape(message)}</td>'
-                f"<td>{escape(phase)}</td><td class=number>{len(indices)} of {len(cell.launches)}</td></tr>"
+                f'<td><span title="{escape(ERROR_CLASSES.get(error_class, ""))}">{symbol} {escape(error_class)}</span></td>'
+                f"<td>{escape(message)}</td><td>{escape(phase)}</td><td class=number>{number if cell.started else '–'}</td></tr>"
             )
     if not rows:
         return _section("failures", "Failures", "Every launch gave samples.", "")
-    head = "<th>Model</th><th>Target</th><th>Class</th><th>Message</th><th>Phase</th><th class=number>Launches</th>"
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return _section("failures", "Failures and what cannot run", "", table)
+    head = _head("Model", "Target", "Class", "Message", "Phase", "Launches#")
+    return _section("failures", "Failures and what cannot run", "", _framed(head, rows))
 
 
 def _method() -> str:
@@ -312,13 +300,23 @@ def _section(name: str, title: str, text: str, body: str) -> str:
     return f'<section id="{name}"><h2>{escape(title)}</h2>{lead}{body}</section>'
 
 
+def _head(*names: str) -> str:
+    """Column heads; a name that ends in # heads numbers."""
+    return "".join(f"<th class=number>{name[:-1]}</th>" if name.endswith("#") else f"<th>{name}</th>" for name in names)
+
+
+def _framed(head: str, rows: Iterable[str]) -> str:
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
 def _time(cell: Cell) -> str:
     """Median and interval, with what must stand beside them."""
     return f"{rounded(cell.median or 0.0, cell.interval)}{_mark(cell)}<small>{bounds(cell.interval)}</small>"
 
 
 def _mark(cell: Cell) -> str:
-    return ' <span class="badge simulated">simulated</span>' if cell.kind == "simulated" else ""
+    """What stands beside a number that is not a checked measurement."""
+    return f' <span class="badge {cell.kind}">{NUMBER_MARKS[cell.kind]}</span>' if cell.kind in NUMBER_MARKS else ""
 
 
 def _dots(parts: Iterable[Any]) -> str:

@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#3f7fd6", "#c8741a", "#2a9583", "#8f6cc4", "#d1495b", "#868b94"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-MARKER = {  # kind of a cell -> colour, symbol
-    "measured": (BLUE, "circle"),
-    "simulated": (ORANGE, "diamond-open"),
-    "inaccurate": (RED, "x-thin-open"),
-    "unchecked": (PURPLE, "square-open"),
+MARKER = {  # kind of a cell -> words, colour, symbol
+    "measured": ("launch", BLUE, "circle"),
+    "simulated": ("simulated launch", ORANGE, "diamond-open"),
+    "inaccurate": ("launch, output wrong", RED, "x-thin-open"),
+    "unchecked": ("launch, not checked", PURPLE, "square-open"),
 }
 PHASES = {  # phase -> words, colour, pattern
     "start": ("start", GREY, ""),
@@ -25,7 +25,7 @@ PHASES = {  # phase -> words, colour, pattern
     "compile": ("compile", GREEN, "\\"),
     "first_inference": ("first inference", ORANGE, "x"),
 }
-ROW_PX = 36
+ROW_PX, FRAME_PX = 34, 110
 
 
 def safe(text: object) -> str:
@@ -35,10 +35,11 @@ def safe(text: object) -> str:
 
 def layout(figure: go.Figure, rows: Sequence[float], x_title: str, dark: bool) -> go.Figure:
     """Height by the number of rows of each panel, quiet axes, legend above."""
-    ink, line = ("#d9dce1", "#343941") if dark else ("#30343b", "#e3e5e9")
+    ink, line = ("#e4e6ea", "#2e323a") if dark else ("#1c2026", "#e4e5e8")
     figure.update_layout(
-        height=120 + sum(30 + ROW_PX * count for count in rows),
-        margin={"l": 8, "r": 12, "t": 48, "b": 8},
+        template="none",
+        height=FRAME_PX + sum(ROW_PX * count for count in rows) + 30 * (len(rows) - 1),
+        margin={"l": 8, "r": 12, "t": 44, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": ink},
@@ -50,29 +51,31 @@ def layout(figure: go.Figure, rows: Sequence[float], x_title: str, dark: bool) -
             "yref": "container",
             "yanchor": "top",
             "itemclick": False,
+            "itemdoubleclick": False,
+            "font": {"size": 12},
         },
         bargap=0.3,
     )
-    figure.update_xaxes(gridcolor=line, zeroline=False, automargin=True)
-    figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, row=max(len(rows), 1), col=1)
-    figure.update_yaxes(gridcolor=line, zeroline=False, automargin=True, ticklabelstandoff=8, autorange="reversed")
+    figure.update_xaxes(gridcolor=line, zeroline=False, automargin=True, tickangle=0)
+    figure.update_xaxes(title={"text": x_title, "font": {"size": 12}, "standoff": 8}, row=max(len(rows), 1), col=1)
+    figure.update_yaxes(showgrid=False, zeroline=False, automargin=True, ticklabelstandoff=8, autorange="reversed")
     return figure
 
 
 def log_axis(figure: go.Figure, panel: int, values: Sequence[float]) -> None:
-    """A logarithmic x axis for one panel: ticks at 1, 2 and 5 times powers of ten, with room on the right for the numbers."""
+    """A logarithmic x axis for one panel, with ticks at round numbers."""
     positive = [value for value in values if value > 0]
     if not positive:
         return
     low, high = math.log10(min(positive)), math.log10(max(positive))
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
+    steps = (1, 2, 5) if high - low < 1.2 else (1, 3) if high - low < 2.5 else (1,)
     ticks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 2) for step in steps]
-    span = max(high - low, 0.3)
+    margin = max(0.08 * (high - low), 0.05)
     figure.update_xaxes(
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
-        range=[low - 0.08 * span, high + 0.45 * span],
+        range=[low - margin, high + margin],
         row=panel,
         col=1,
     )

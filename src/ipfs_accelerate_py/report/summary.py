@@ -7,9 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from .cells import KINDS, Cell, Ranking, cells, rankings
+from .cells import FLAGS, KINDS, Cell, Ranking, cells, rankings
 from .data import ReportData
-from .figures import marks
 from .findings import findings
 from .wording import bounds, rounded
 
@@ -53,7 +52,7 @@ def _table(found: list[Cell], ranked: list[Ranking]) -> Table:
             table.add_row()
         shown = escape(cell.model) if cell.model != model else ""
         model = cell.model
-        launches = f"{len(cell.ok)}/{len(cell.launches)}"
+        launches = f"{len(cell.ok)}/{len(cell.started)}"
         if cell.median is None:
             symbol, words = KINDS[cell.kind]
             reason = cell.first["error_message"] or words
@@ -62,24 +61,15 @@ def _table(found: list[Cell], ranked: list[Ranking]) -> Table:
             )
             continue
         place = "[bold green]fastest[/]" if cell.id in best else level.get(cell.id, "")
-        notes = f"{place}{escape(marks(cell))}".strip()
+        notes = f"{place}{escape(cell.marks)}".strip()
         table.add_row(shown, escape(cell.target), rounded(cell.median, cell.interval), bounds(cell.interval), launches, notes)
     return table
 
 
 def _legend(found: list[Cell]) -> Text:
     """Only the marks that occur."""
-    meanings = dict(flag for cell in found for flag in cell.flags)
-    meanings.update(
-        {KINDS[kind][0]: KINDS[kind][1] for kind in ("failed", "unsupported") if any(c.kind == kind for c in found)}
-    )
-    lines = [f"{mark:>4}  {GENERAL.get(mark, words)}" for mark, words in meanings.items()]
-    return Text("\n".join(lines), style="dim")
-
-
-GENERAL = {
-    "sw": "software adapter: ran on the CPU, says nothing about a GPU",
-    "cov": "part of the graph ran on another provider than the one asked for",
-    "~": "some launches never became steady",
-    "part": "some launches gave no result",
-}
+    marks = {mark for cell in found for mark, _ in cell.flags}
+    kinds = {cell.kind for cell in found} & {"failed", "unsupported"}
+    meanings = {mark: words for mark, words in FLAGS.items() if mark in marks}
+    meanings.update({KINDS[kind][0]: KINDS[kind][1] for kind in sorted(kinds)})
+    return Text("\n".join(f"{mark:>14}  {words}" for mark, words in meanings.items()), style="dim")

@@ -90,10 +90,15 @@ def target_labels(targets: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     by_hash = {target["target_hash"]: target for target in targets}
     labels = {hash_: _place(target) for hash_, target in by_hash.items()}
     for extra in ("engine", "device"):
-        clashing = {label for label in labels.values() if list(labels.values()).count(label) > 1}
-        for hash_, label in list(labels.items()):
-            if label in clashing and by_hash[hash_][extra] not in (None, "default"):
-                labels[hash_] = f"{label} · {by_hash[hash_][extra]}"
+        values: dict[str, set[Any]] = {}
+        for hash_, label in labels.items():
+            values.setdefault(label, set()).add(by_hash[hash_][extra])
+        labels = {
+            hash_: label
+            if len(values[label]) == 1 or by_hash[hash_][extra] == "default"
+            else f"{label} · {by_hash[hash_][extra]}"
+            for hash_, label in labels.items()
+        }
     return labels
 
 
@@ -115,21 +120,30 @@ def shape(work: Mapping[str, Any]) -> str:
 
 
 def repeat_command(launch: Mapping[str, Any], request: Mapping[str, Any], launches: int) -> str:
-    """The command that measures this spec again on this machine."""
+    """The command that measures this spec again on this machine. ``request`` is the campaign's."""
     scheme, _, source = str(launch["origin"]).partition(":")
+    published = scheme in ("synthetic", "package")
+    if scheme == "hub":
+        model = source.partition("@")[0]
+    elif scheme == "folder":
+        folders = [name for name in request.get("models", ()) if "/" in name or name.startswith(".")]
+        model = folders[0] if len(folders) == 1 else "THE/MODEL/FOLDER"
+    else:
+        model = launch["model_class"]
     flags: dict[str, Any] = {
-        "--models": source.partition("@")[0] if scheme == "hub" else launch["model_class"],
-        "--size": launch["size"],
+        "--models": model,
+        "--size": launch["size"] if published else None,
+        "--weights": launch["weights"] if published else None,
         "--platforms": launch["platform"],
         "--browsers": launch["browser"],
         "--engines": launch["engine"],
         "--batch-sizes": launch["batch_size"],
         "--sequence-lengths": launch["sequence_length"],
+        "--new-tokens": launch["new_tokens"],
         "--precisions": launch["precision"],
+        "--threads": request.get("threads"),
         "--launches": request.get("launches") or launches,
         "--seed": request.get("seed") or 0,
     }
-    if scheme == "folder":
-        flags["--models"] = "THE/MODEL/FOLDER"
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
-    return f"ipfs-accelerate bench {shlex.join(words)}"
+    return f"ipfs-accelerate bench {shlex.join([*words, *(['--quick'] if request.get('quick') else [])])}"

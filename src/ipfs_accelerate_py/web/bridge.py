@@ -144,7 +144,9 @@ class Bridge:
             Route("/{name}", functools.partial(self._file, self._static)),
             Route("/", functools.partial(self._file, self._static)),
         ]
-        return Starlette(routes=routes)
+        application = Starlette(routes=routes)
+        application.router.redirect_slashes = False
+        return application
 
     async def _file(self, files: Mapping[str, Path], request: Request) -> Response:
         if not self._for_us(request):

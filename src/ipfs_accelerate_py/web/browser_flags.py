@@ -46,6 +46,8 @@ _LINUX_HARDWARE = (
     "--disable-vulkan-surface",
     "--enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
 )
+# A socket's path has at most 107 characters, and Chromium makes one at org.chromium.Chromium.XXXXXX/SingletonSocket.
+_LONGEST_TMPDIR = 107 - len("/org.chromium.Chromium.XXXXXX/SingletonSocket")
 
 _FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "dom.webgpu.enabled": True,
@@ -119,13 +121,15 @@ def command(browser: Browser, url: str, profile: Path, adapter: str, extra_flags
 
 
 def environment(browser: Browser, work: Path, adapter: str) -> dict[str, str]:
-    """The environment to start in: a home of its own, so that nothing of an earlier start (caches, settings) is found."""
+    """The environment to start in: a home of its own, so that nothing of an earlier start (caches, settings) is found, and
+    a folder for temporary files, of which a killed browser leaves some (where the path of that folder is short enough)."""
     variables = os.environ | library_environment(browser.executable)
     if sys.platform == "linux" and "snap" not in browser.executable.resolve().parts:
         # Not for a snap, which may only live in the user's home; macOS keeps its keychain by home.
-        home = work / "home"
-        home.mkdir(exist_ok=True)
-        variables |= {"HOME": str(home)}
+        (work / "home").mkdir(exist_ok=True)
+        variables |= {"HOME": str(work / "home")}
+        if len(str(work)) < _LONGEST_TMPDIR:
+            variables |= {"TMPDIR": str(work)}
         variables = {name: value for name, value in variables.items() if not name.startswith("XDG_")}
     if browser.kind == "firefox":
         variables |= {"MOZ_HEADLESS": "1", "MOZ_CRASHREPORTER_DISABLE": "1"}

@@ -22,7 +22,7 @@ from ..errors import LaunchError
 from . import browser_flags, browser_supervisor
 from .browsers import Browser
 
-_PREFIX = "ipfs-accelerate-browser-"
+_PREFIX = "ipfs-browser-"  # short, see browser_flags._LONGEST_TMPDIR
 _STOP_TIMEOUT_S = 15
 _TAIL_BYTES = 8000
 _SEARCH_BYTES = 4_000_000
@@ -154,7 +154,7 @@ def start_browser(
         "log": str(work / "browser.log"),
     }
     supervisor = subprocess.Popen(
-        [sys.executable, "-I", browser_supervisor.__file__],
+        [sys.executable, "-P", browser_supervisor.__file__],  # -P: the script's folder holds modules that are no top-level ones
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -115,8 +115,8 @@ class Page:
 
 
 class PageSession(RemoteSession):
-    """A prepared model in a page. Every method raises LaunchError; ``options.limits_s`` limits each phase by name, and each call of
-    ``timed_samples`` by ``steady``."""
+    """A prepared model in a page. Every method raises LaunchError; ``options.limits_s`` limits each phase by name (``default`` for
+    those not named), and each call of ``timed_samples`` by ``steady``."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class PageSession(RemoteSession):
     ) -> None:
         manifest = Manifest.read(options.folder)
         self._provider = provider
-        self._limits_s = {**LIMITS_S, **options.limits_s}
+        self._limits_s = options.limits_s or LIMITS_S
         self._weights_bytes = manifest.weights_bytes
         self._bytes_read_back: int | None = None
         self._page = Page(
@@ -186,9 +186,10 @@ class PageSession(RemoteSession):
         return [self._page.process.pid]
 
     def facts(self) -> dict[str, Any]:
-        browser = self._page.browser
+        browser, inspected = self._page.browser, self._inspect()
         return {
-            **self._inspect(),
+            **inspected,
+            "software_adapter": (inspected["device"] or {}).get("software_adapter"),
             "provider": self._provider,
             "browser": {"key": browser.key, "name": browser.name, "version": browser.version},
             "bytes_read_back": self._bytes_read_back,
@@ -197,16 +198,17 @@ class PageSession(RemoteSession):
 
     def lose_device(self) -> None:
         """Provoke a lost device: the next request fails with device_lost."""
-        self._ask(protocol.LoseDevice(), protocol.Done, "load")
+        self._ask(protocol.LoseDevice(), protocol.Done, "losing the device")
 
     def close(self) -> None:
         self._page.close()
 
     def _inspect(self) -> dict[str, Any]:
-        return self._ask(protocol.Inspect(), protocol.Facts, "load")[0].facts
+        return self._ask(protocol.Inspect(), protocol.Facts, "inspection")[0].facts
 
     def _ask(self, message: Message, kind: type[Reply], phase: str) -> tuple[Reply, dict[str, np.ndarray]]:
-        return self._page.ask(message, kind, phase, self._limits_s[phase])
+        limit_s = self._limits_s.get(phase) or self._limits_s.get("default") or LIMITS_S["default"]
+        return self._page.ask(message, kind, phase, limit_s)
 
 
 def _sample(times: protocol.SampleTimes) -> Sample:

@@ -227,12 +227,16 @@ def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) ->
 
 
 def decode(frame: str | bytes) -> Frame:
-    """The message of a frame that the page sent; ValueError or TypeError where it is not one of REPLIES."""
+    """The message of a frame that the page sent; ValueError, KeyError or TypeError where it is not one of REPLIES."""
     body, data = frame, memoryview(b"")
     if isinstance(frame, bytes):
+        if len(frame) < 4:
+            raise ValueError("a binary frame without a header")
         length = struct.unpack_from("<I", frame)[0]
         body, data = frame[4 : 4 + length].decode(), memoryview(frame)[4 + length :]
     fields = json.loads(body)
+    if not isinstance(fields, dict):
+        raise ValueError("the page sent a message that is no object")
     headers = [TensorHeader(**header) for header in fields.pop("tensors", [])]
     kinds = {kind.__name__: kind for kind in REPLIES}
     kind = kinds.get(fields.pop("type"))

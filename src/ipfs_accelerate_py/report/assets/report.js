@@ -20,11 +20,17 @@
     return made;
   }
 
+  /** Columns without a value in any row are left out. */
   function table(head, rows) {
+    const width = Math.max(...rows.map((row) => row.length));
+    const filled = [...Array(width).keys()].filter((column) => rows.some((row) => !["", null, undefined].includes(row[column]?.number ?? row[column])));
+    rows = rows.map((row) => filled.map((column) => row[column]));
+    head = head && filled.map((column) => head[column]);
+    const isNumber = (value) => typeof value === "number" || value?.number !== undefined;
     const cells = (row, tag) => row.map((value, column) => {
-      const number = typeof value === "number" || (value && value.number);
+      const number = isNumber(value) || rows.some((other) => isNumber(other[column]));
       const text = value === null || value === undefined ? "" : String(value.number ?? value);
-      return element(column === 0 ? "th" : tag, number ? { class: "number" } : {}, text);
+      return element(column === 0 ? "th" : tag, number && column > 0 ? { class: "number" } : {}, text);
     });
     return element("div", { class: "scroll" }, element("table", {},
       head ? element("thead", {}, element("tr", {}, ...cells(head, "th"))) : null,
@@ -51,7 +57,7 @@
   }
 
   function inks() {
-    const line = getComputedStyle(document.querySelector("figcaption, td, header")).borderBottomColor;
+    const line = getComputedStyle(document.getElementById("theme")).borderBottomColor;
     return { ink: getComputedStyle(document.body).color, line };
   }
 
@@ -70,7 +76,8 @@
     const layout = structuredClone(figure.layout);
     layout.height -= Math.round((layout.height - 120) * (1 - shown / all));
     layout.font.color = ink;
-    for (const name of ["xaxis", "yaxis"]) layout[name].gridcolor = line;
+    layout.xaxis.gridcolor = line;
+    layout.yaxis.categoryarray = layout.yaxis.categoryarray.filter((name) => traces.some((trace) => trace.y.includes(name)));
     if (plot.clientWidth < 460) narrow(layout, traces);
     Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true });
     if (!drawn.has(plot)) plot.on("plotly_click", (event) => open(event.points[0].customdata));
@@ -79,7 +86,9 @@
 
   function narrow(layout, traces) {
     layout.font.size = 11;
+    layout.height *= 1.3;
     const broken = (name) => name.replace(" · ", "<br>");
+    layout.yaxis.categoryarray = layout.yaxis.categoryarray.map(broken);
     for (const trace of traces) trace.y = trace.y.map(broken);
   }
 
@@ -111,8 +120,8 @@
   /** Who is best is decided over all targets, so only what belongs to the workload hides a row. */
   function filterBest(wanted) {
     const ofWorkload = wanted.filter(([name]) => name === "model" || name === "precision");
-    document.querySelectorAll("#best tr[data-workload]").forEach((row) => {
-      const cell = Object.values(report.cells).find((one) => one.launches[0].workload_hash === row.dataset.workload);
+    document.querySelectorAll("#best tr[data-model]").forEach((row) => {
+      const cell = Object.values(report.cells).find((one) => one.model === row.dataset.model);
       row.hidden = !ofWorkload.every(([name, value]) => cell.filters[name] === value);
     });
   }
@@ -194,7 +203,7 @@
 
   function phases(cell) {
     const names = [...new Set(cell.launches.flatMap((launch) => Object.keys(launch.phases_ns ?? {})))];
-    return table(["Launch", ...names.map((name) => ({ number: name.replace("_", " ") }))],
+    return table(["Launch", ...names.map((name) => name.replace("_", " "))],
       cell.launches.map((launch) => [String(launch.launch_index), ...names.map((name) => number(launch.phases_ns?.[name], 1e-6))]));
   }
 
@@ -277,7 +286,11 @@
     addEventListener("beforeprint", () => plots.forEach(draw));
     document.querySelectorAll("[data-cell]").forEach((opener) => {
       opener.addEventListener("click", () => open(opener.dataset.cell));
-      if (opener.tagName === "TR") opener.addEventListener("keydown", (event) => { if (event.key === "Enter") open(opener.dataset.cell); });
+      if (opener.tagName === "TR") opener.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter") return;
+        event.preventDefault(); // else the same key presses the dialog's first button
+        open(opener.dataset.cell);
+      });
     });
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   }

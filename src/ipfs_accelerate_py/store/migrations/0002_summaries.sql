@@ -1,5 +1,10 @@
 -- Every summary is a view. MB is 10^6 bytes.
 
+-- As spec.Target.label: parts that say nothing, or say it again, are left out.
+CREATE MACRO target_label(parts) AS array_to_string(
+    list_filter(parts, lambda part, position: part <> 'default' AND NOT list_contains(parts[: position - 1], part)), ' · '
+);
+
 -- One row per launch. Times of a launch that did not end well are NULL: what it left of samples is no result.
 CREATE VIEW launch_summary AS
 SELECT
@@ -16,8 +21,7 @@ SELECT
     launch.duration_s,
     workload.* EXCLUDE (workload_hash),
     target.* EXCLUDE (target_hash),
-    target.platform || ' · ' || coalesce(target.browser, target.engine)
-        || CASE WHEN target.device = 'default' THEN '' ELSE ' · ' || target.device END AS label,
+    target_label([target.platform, coalesce(nullif(target.browser, ''), target.engine), target.device]) AS label,
     launch.provenance,
     launch.status,
     CASE WHEN launch.status = 'ok' THEN list_median(launch.samples_ns) / 1e6 END AS median_ms,

@@ -1,0 +1,123 @@
+"""Whole campaigns on tiny models, and what becomes of them when they are killed, interrupted, or meet each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ipfs_accelerate_py.store import queries
+
+PROGRAM = [sys.executable, "-m", "ipfs_accelerate_py.cli"]
+CELLS = ["--models", "bert", "--size", "tiny", "--platforms", "cpu,openvino", "--engines", "onnxruntime,openvino", "--quick"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of prepared models for all campaigns here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``bench`` on a store of this test, in a session of its own."""
+
+    def start(*flags: str, cells: list[str] = CELLS) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*PROGRAM, "bench", *cells, "--store", str(tmp_path / "a.duckdb"), *flags],
+            env={**os.environ, "IPFS_ACCELERATE_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Standard output and error of a campaign that ends well."""
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def test_a_campaign_measures_stores_and_reports(bench, tmp_path: Path) -> None:
+    """Each cell has its launches, checked and with samples; the report is a file; the answer is JSON."""
+    out, err = finish(bench("--launches", "2", "--json"))
+    answer = json.loads(out)
+    assert {cell["label"]: cell["launches_ok"] for cell in answer["cells"]} == {"cpu · onnxruntime": 2, "openvino": 2}
+    assert all(cell["ranked"] and cell["median_ms"] > 0 and cell["provenance"] == "measured" for cell in answer["cells"])
+    assert Path(answer["report"]).read_text().lower().startswith("<!doctype html>")
+    assert answer["report"] in err.replace("\n", "")
+    records = queries.records(tmp_path / "a.duckdb")
+    assert len({record.facts["process_id"] for record in records}) == 4  # a launch is a process of its own
+    assert {record.order_index for record in records} == {0, 1, 2, 3}
+
+
+def test_kill_nine_at_any_moment_then_resume_gives_the_same_launches(bench, tmp_path: Path) -> None:
+    """kill -9 of the whole campaign at seeded random moments, again and again: no launch is lost twice, none is doubled."""
+    moments = random.Random(0)
+    store = tmp_path / "a.duckdb"
+    for _ in range(3):
+        process = bench("--launches", "3", "--resume")
+        time.sleep(moments.uniform(3, 9))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(bench("--launches", "3", "--resume"))
+    rows = queries.launches(store)
+    assert sorted((row["label"], row["launch_index"]) for row in rows) == [
+        (label, index) for label in ("cpu · onnxruntime", "openvino") for index in range(3)
+    ]
+    assert len({row["campaign_id"] for row in rows}) == 1
+    assert [row["status"] for row in rows] == ["ok"] * 6
+    assert not list((tmp_path / "a.duckdb.spool").glob("*"))
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bench, tmp_path: Path) -> None:
+    """An interrupt ends with status 130, a report, the launches so far, and no child left."""
+    process = bench("--launches", "50")
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "a.duckdb").exists() and queries.durations(tmp_path / "a.duckdb")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err and "a.html" in err.replace("\n", "")
+    rows = queries.launches(tmp_path / "a.duckdb")
+    assert 1 <= len(rows) < 100 and {row["status"] for row in rows} == {"ok"}
+
+
+def test_two_campaigns_on_one_store(bench, tmp_path: Path) -> None:
+    """The second is refused with the first one's process id, and the first goes on unharmed."""
+    first = bench("--launches", "4")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "a.duckdb.lock").exists() or not (tmp_path / "a.duckdb").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)
+    second = bench("--launches", "1")
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert f"already running on the store {tmp_path / 'a.duckdb'} (process {first.pid})" in " ".join(err.split())
+    finish(first)
+    assert len(queries.launches(tmp_path / "a.duckdb")) == 8
+
+
+def test_a_phase_over_its_limit_is_a_stored_failure(bench, tmp_path: Path) -> None:
+    """A launch that hangs (a limit below what starting takes) is killed, stored with its class and phase, and the rest goes on."""
+    finish(bench("--launches", "1", "--phase-limit-s", "0.05"))
+    rows = queries.launches(tmp_path / "a.duckdb")
+    assert {(row["status"], row["error_class"], row["error_phase"]) for row in rows} == {("failed", "timeout", "start")}
+    assert len(rows) == 2
+
+

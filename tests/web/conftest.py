@@ -1,0 +1,77 @@
+"""A prepared model that needs no torch, and a page with it in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ipfs_accelerate_py.errors import UnavailableError
+from ipfs_accelerate_py.models.export import describe
+from ipfs_accelerate_py.models.prepared import Manifest
+from ipfs_accelerate_py.platforms.base import OpenOptions
+from ipfs_accelerate_py.spec import Workload
+from ipfs_accelerate_py.web.browsers import Browser, find_browser
+from ipfs_accelerate_py.web.page_session import PageSession
+
+WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+INPUTS = {"x": np.random.default_rng(1).standard_normal((2, 4)).astype(np.float32)}
+WORKLOAD = Workload(model_class="product", size="tiny", weights="synthetic", origin="synthetic:0", task="product")
+
+
+def require(key: str) -> Browser:
+    try:
+        return find_browser(key)
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    """A prepared folder whose model is one matrix product, its weights in a file of their own."""
+    folder = tmp_path / "product"
+    folder.mkdir()
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [onnx.numpy_helper.from_array(WEIGHTS, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    Manifest(
+        model_class="product",
+        origin="synthetic:0",
+        precision="float32",
+        dimensions={"batch": 2},
+        graphs={"model": describe(folder / "model.onnx")},
+        parameters=12,
+        weights_bytes=48,
+    ).save(folder)
+    (folder / "secret.txt").write_text("not in the manifest")
+    return folder
+
+
+@pytest.fixture
+def open_session(product: Path) -> Any:
+    """``open_session(browser, provider, limits_s)``: a session with the product, closed at the end of the test."""
+    sessions: list[PageSession] = []
+
+    def open_one(key: str, provider: str, limits_s: dict[str, float] | None = None) -> PageSession:
+        options = OpenOptions(folder=product, engine="onnxruntime-web", browser=key, inputs=INPUTS, limits_s=limits_s or {})
+        device: dict[str, Any] = {"device_type": "cpu"} if provider == "webnn" else {}
+        sessions.append(PageSession(require(key), provider, WORKLOAD, options, **device))  # type: ignore[arg-type]
+        return sessions[-1]
+
+    yield open_one
+    for session in sessions:
+        session.close()
+
+
+Opener = Callable[..., PageSession]

@@ -1,0 +1,168 @@
+"""The bridge under attack: only the page that Python opened gets in, and it gets only the model's own files."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.web import protocol
+from ipfs_accelerate_py.web.bridge import Bridge, Disconnected
+
+
+@pytest.fixture
+def bridge(product: Path):
+    with Bridge(product, ["model.onnx"]) as running:
+        yield running
+
+
+def token_of(bridge: Bridge) -> str:
+    return urlsplit(bridge.url).fragment.removeprefix("token=")
+
+
+def dial(bridge: Bridge, token: str, *, origin: str | None = None, host: str | None = None) -> ClientConnection:
+    headers = {"Host": host} if host else None
+    url = f"ws://{bridge.host}/bridge?token={token}"
+    return connect(url, origin=origin or bridge.origin, additional_headers=headers, proxy=None)  # type: ignore[arg-type]
+
+
+def get(bridge: Bridge, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection(bridge.host)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    return response.status, response.headers, response.read()
+
+
+def refused(bridge: Bridge, *arguments, **options) -> bool:
+    try:
+        with dial(bridge, *arguments, **options):
+            return False
+    except InvalidStatus as answer:
+        return answer.response.status_code == 403
+
+
+def test_the_first_socket_with_the_token_gets_in_and_a_second_does_not(bridge):
+    """The token is used up by the first WebSocket, also while that one is open."""
+    token = token_of(bridge)
+    with dial(bridge, token):
+        assert bridge.connected(5)
+        assert refused(bridge, token)
+    assert refused(bridge, token)
+
+
+@pytest.mark.parametrize("token", ["", "guess", "ü"])
+def test_a_wrong_token_is_refused_and_the_right_one_stays_valid(bridge, token):
+    """Guessing gets nobody in, and keeps nobody out."""
+    assert refused(bridge, token)
+    assert not bridge.connected(0)
+    with dial(bridge, token_of(bridge)):
+        assert bridge.connected(5)
+
+
+@pytest.mark.parametrize("origin", ["https://example.com", "null", "http://127.0.0.1:1"])
+def test_another_origin_is_refused_even_with_the_token(bridge, origin):
+    """A page of another site that learnt the token cannot use it."""
+    assert refused(bridge, token_of(bridge), origin=origin)
+
+
+def test_a_socket_without_an_origin_is_refused(bridge):
+    """Every browser sends one, so this is another program."""
+    with pytest.raises(InvalidStatus), connect(f"ws://{bridge.host}/bridge?token={token_of(bridge)}", proxy=None):
+        pass
+
+
+def test_another_host_name_is_refused(bridge):
+    """A name that was rebound to this machine (DNS rebinding) reaches neither the socket nor a file."""
+    name = "rebound.example:" + bridge.host.rpartition(":")[2]
+    assert get(bridge, "/", Host=name)[0] == 403
+    assert get(bridge, "/model/model.onnx", Host=name)[0] == 403
+    assert get(bridge, "/", Origin="https://example.com")[0] == 403
+
+
+def test_the_page_is_isolated_and_allows_no_foreign_script(bridge):
+    """The headers that give threads and the fine clock, and those that keep everything else out."""
+    status, headers, body = get(bridge, "/")
+    assert status == 200
+    assert b"main.mjs" in body
+    assert headers["Content-Type"].startswith("text/html")
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "'unsafe-eval'" not in policy
+    assert "'unsafe-inline'" not in policy
+    assert get(bridge, "/ort-wasm-simd-threaded.wasm")[1]["Content-Type"] == "application/wasm"
+    assert get(bridge, "/main.mjs")[1]["Content-Type"].startswith("text/javascript")
+
+
+def test_only_the_files_of_the_manifest_are_served(bridge, product):
+    """A neighbour of the model, a path out of the folder and the folder itself do not exist for the page."""
+    assert get(bridge, "/model/model.onnx")[2] == (product / "model.onnx").read_bytes()
+    for path in ("secret.txt", "manifest.json", "../manifest.json", "%2e%2e%2fproduct%2fsecret.txt", "/etc/passwd", ""):
+        assert get(bridge, "/model/" + path)[0] == 404, path
+    for path in ("/../bridge.py", "/%2e%2e%2fbridge.py", "/..%5cbridge.py"):
+        assert get(bridge, path)[0] == 404, path
+
+
+def test_a_hang_ends_at_the_limit_and_names_the_phase(bridge):
+    """A page that answers nothing is a timeout, not a wait for ever."""
+    with dial(bridge, token_of(bridge)):
+        assert bridge.connected(5)
+        with pytest.raises(LaunchError, match=r"compile went over its limit of 0.2 s") as raised:
+            bridge.request(protocol.Compile(), timeout_s=0.2, phase="compile")
+    assert raised.value.error_class == "timeout"
+
+
+def test_what_the_page_reports_reaches_the_request(bridge):
+    """A failure without a request, such as window.onerror, ends the request that waits and refuses the next one."""
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        page.send('{"type": "Console", "id": 0, "level": "error", "text": "shader is broken"}')
+        page.send('{"type": "Failure", "id": 0, "error_class": "page_error", "message": "worker: x is not defined"}')
+        for _ in range(2):
+            with pytest.raises(LaunchError, match=r"x is not defined.*shader is broken") as raised:
+                bridge.request(protocol.Load(), timeout_s=5, phase="load")
+            assert raised.value.error_class == "page_error"
+
+
+@pytest.mark.parametrize("frame", ["no JSON", '{"type": "Nonsense", "id": 1}', b"\xff\xff\xff\x7f", b"ab", "[]"])
+def test_a_message_that_is_not_understood_is_a_page_error(bridge, frame):
+    """A broken page does not break the server, and its request does not wait for the limit."""
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        page.send(frame)
+        with pytest.raises(LaunchError, match="not understood"):
+            bridge.request(protocol.Load(), timeout_s=5, phase="load")
+
+
+def test_a_page_that_leaves_ends_the_request(bridge):
+    """A closed socket is seen at once."""
+    with dial(bridge, token_of(bridge)):
+        assert bridge.connected(5)
+    with pytest.raises(Disconnected):
+        bridge.request(protocol.Load(), timeout_s=5, phase="load")
+
+
+def test_each_bridge_has_its_own_port_and_token(product):
+    """Two at once do not meet: the port is a free one, and the token of one does not open the other."""
+    with Bridge(product) as one, Bridge(product) as other:
+        assert one.host != other.host
+        assert refused(one, token_of(other))
+
+
+def test_closing_frees_the_port_and_ends_the_socket(product):
+    """Nothing of a bridge is left behind."""
+    bridge = Bridge(product).__enter__()
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        bridge.close()
+        with pytest.raises(ConnectionClosed):
+            page.recv(timeout=5)
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection(bridge.host).connect()

@@ -1,0 +1,169 @@
+"""A model in real browsers: right numbers, and every way in which a browser fails becomes its own error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.platforms.browser_platform import browser_facts
+from ipfs_accelerate_py.web.page_session import ENGINE_PROVIDERS, PageSession
+
+from .conftest import INPUTS, WEIGHTS, Opener, require
+
+CASES = [
+    ("chromium", "wasm"),
+    ("firefox", "wasm"),
+    ("chromium", "webgpu"),
+    ("firefox", "webgpu"),
+    ("chromium-headless-shell", "webnn"),
+]
+
+
+def started(session: PageSession) -> PageSession:
+    session.timed_phases()
+    session.timed_first()
+    return session
+
+
+@pytest.mark.parametrize(("key", "provider"), CASES)
+def test_a_model_runs_and_says_what_ran(open_session: Opener, key: str, provider: str):
+    """The product is right, times come from the page's clock, every node ran on the provider that was asked for."""
+    session = open_session(key, provider)
+    assert session.timed_phases().keys() == {"fetch", "load", "compile"}
+    first, outputs = session.timed_first()
+    np.testing.assert_allclose(outputs["y"], INPUTS["x"] @ WEIGHTS, rtol=1e-5, atol=1e-6)
+    assert outputs["y"].dtype == np.float32
+    samples = session.timed_samples(3)
+    assert len(samples) == 3
+    assert first.total_ns > 0
+    assert 0 < session.clock_resolution_ns <= 1_000_000
+    assert session.process_ids()
+    coverage = session.coverage()
+    assert coverage is not None
+    assert coverage.nodes == {ENGINE_PROVIDERS[provider]: 1}
+    facts = session.facts()
+    assert facts["bytes_read_back"] == outputs["y"].nbytes
+    assert facts["cross_origin_isolated"] is True
+    assert facts["browser"]["version"] == require(key).version
+    if provider == "webgpu":
+        assert facts["software_adapter"] in (True, False)
+        assert (session.memory().device_peak_bytes or 0) > WEIGHTS.nbytes
+    else:
+        assert facts["software_adapter"] is None
+
+
+def test_the_browser_says_what_it_has():
+    """Facts are read from the live browsers: an isolated page with threads, an adapter or the reason why there is none."""
+    require("chromium")
+    for facts in browser_facts().values():
+        if isinstance(facts, dict):
+            assert facts["cross_origin_isolated"] is True
+            assert facts["wasm"]["threads"] is True
+            assert facts["hardware_concurrency"] == os.cpu_count()
+            assert facts["webgpu"]["available"] or facts["webgpu"]["reason"]
+            assert facts["webnn"]["available"] or facts["webnn"]["reason"]
+
+
+@pytest.mark.parametrize("key", ["chromium", "firefox"])
+def test_a_killed_browser_is_a_crash(open_session: Opener, key: str):
+    """kill -9 in the middle of a request ends that request with browser_crashed, long before its limit."""
+    session = started(open_session(key, "wasm"))
+    threading.Timer(0.5, os.kill, (session.process_ids()[0], signal.SIGKILL)).start()
+    with pytest.raises(LaunchError) as raised:
+        session.timed_samples(10_000_000)
+    assert raised.value.error_class == "browser_crashed"
+    assert "SIGKILL" in str(raised.value)
+
+
+def test_a_killed_page_process_is_a_crash(open_session: Opener):
+    """A content process that dies (as when memory runs out) is a crash too, though the browser lives on."""
+    session = started(open_session("chromium", "wasm"))
+    renderers = [
+        child
+        for child in psutil.Process(session.process_ids()[0]).children(recursive=True)
+        if "--type=renderer" in child.cmdline()
+    ]
+    assert renderers
+
+    def kill() -> None:
+        for renderer in renderers:
+            renderer.kill()
+
+    threading.Timer(0.5, kill).start()
+    with pytest.raises(LaunchError, match="content process died") as raised:
+        session.timed_samples(10_000_000)
+    assert raised.value.error_class == "browser_crashed"
+
+
+@pytest.mark.parametrize(("key", "provider"), CASES[2:])
+def test_a_lost_device_is_seen(open_session: Opener, key: str, provider: str):
+    """A destroyed GPU device or WebNN context is device_lost, not a wrong result and not a hang."""
+    session = started(open_session(key, provider))
+    session.lose_device()
+    for _ in range(2):
+        with pytest.raises(LaunchError) as raised:
+            session.timed_samples(1)
+        assert raised.value.error_class == "device_lost"
+
+
+@pytest.mark.parametrize("key", ["chromium", "firefox"])
+def test_a_hang_is_a_timeout_and_closing_still_works(open_session: Opener, key: str):
+    """A stopped browser answers nothing: the phase's limit ends the wait, and nothing of it survives."""
+    session = started(open_session(key, "wasm", {"default": 60, "steady": 1}))
+    root = psutil.Process(session.process_ids()[0])
+    family = [root, *root.children(recursive=True)]
+    for process in family:
+        process.suspend()
+    with pytest.raises(LaunchError, match="steady went over its limit of 1 s") as raised:
+        session.timed_samples(1)
+    assert raised.value.error_class == "timeout"
+    session.close()
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_a_damaged_file_is_named(open_session: Opener, product: Path, name: str, harm: str):
+    """A flipped byte or a missing file is load_failed and says which file, before anything runs."""
+    path = product / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    if harm == "changed":
+        path.write_bytes(content)
+    with pytest.raises(LaunchError, match=rf"^{name} ") as raised:
+        open_session("chromium", "wasm").timed_phases()
+    assert raised.value.error_class == "load_failed"
+
+
+def test_what_the_browser_lacks_is_unsupported(open_session: Opener):
+    """WebNN in Firefox is not a failed load: the browser has no such thing."""
+    with pytest.raises(LaunchError, match="WebNN") as raised:
+        open_session("firefox", "webnn").timed_phases()
+    assert raised.value.error_class == "unsupported"
+
+
+def test_two_sessions_at_once_do_not_meet(open_session: Opener):
+    """Two browsers, two bridges: each gets its own answers, and the end of one leaves the other alone."""
+    one, other = open_session("chromium", "wasm"), open_session("chromium", "wasm")
+    started(one)
+    started(other)
+    results: dict[str, int] = {}
+    threads = [
+        threading.Thread(target=lambda name=name, session=session: results.update({name: len(session.timed_samples(200))}))
+        for name, session in (("one", one), ("other", other))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == {"one": 200, "other": 200}
+    one.close()
+    assert len(other.timed_samples(2)) == 2
