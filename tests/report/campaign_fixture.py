@@ -182,7 +182,7 @@ def data(records: Iterator[LaunchRecord] | list[LaunchRecord] | None = None, **c
         "campaign": {
             "campaign_id": "0190-campaign",
             "started_at": "2026-11-23T05:00:00+00:00",
-            "request": {"launches": 5, "seed": 0},
+            "request": {"launches": 5, "seed": 0, "models": list(MODELS)},
         },
         "machine": MACHINE,
         "platforms": PLATFORMS,

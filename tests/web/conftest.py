@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from product_model import INPUTS, WEIGHTS, WORKLOAD, require
 
-from ipfs_accelerate_py.errors import UnavailableError
 from ipfs_accelerate_py.models.export import describe
 from ipfs_accelerate_py.models.prepared import Manifest
 from ipfs_accelerate_py.platforms.base import OpenOptions
-from ipfs_accelerate_py.spec import Workload
-from ipfs_accelerate_py.web.browsers import Browser, find_browser
 from ipfs_accelerate_py.web.page_session import PageSession
-
-WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
-INPUTS = {"x": np.random.default_rng(1).standard_normal((2, 4)).astype(np.float32)}
-WORKLOAD = Workload(model_class="product", size="tiny", weights="synthetic", origin="synthetic:0", task="product")
-
-
-def require(key: str) -> Browser:
-    try:
-        return find_browser(key)
-    except UnavailableError as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -72,6 +57,3 @@ def open_session(product: Path) -> Any:
     yield open_one
     for session in sessions:
         session.close()
-
-
-Opener = Callable[..., PageSession]

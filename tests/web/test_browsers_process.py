@@ -123,6 +123,7 @@ def test_killed_browser_is_a_crash(key: str, page: Page) -> None:
         assert failure is not None and failure.error_class == "browser_crashed"
         assert "SIGKILL" in str(failure)
         assert alive(family) == []
+    assert str(process.failure()) == str(failure), "the reason outlives stop"
 
 
 @pytest.mark.parametrize("key", ["chromium", "chromium-headless-shell"])
@@ -206,10 +207,11 @@ def test_browser_dies_with_a_killed_parent(key: str, page: Page, own_temporary_f
 
 def test_work_of_a_killed_tree_is_removed_by_the_next_start(own_temporary_folder: Path) -> None:
     """A folder whose process is gone is removed; that of a living process stays."""
-    me = psutil.Process()
-    living = own_temporary_folder / f"ipfs-browser-{me.pid}-{int(me.create_time())}-a"
-    recycled = own_temporary_folder / f"ipfs-browser-{me.pid}-{int(me.create_time()) - 100}-b"
-    for folder in (living, recycled):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    living = own_temporary_folder / f"ipfs-browser-{os.getpid()}-a"
+    stale = own_temporary_folder / f"ipfs-browser-{ended.pid}-b"
+    for folder in (living, stale):
         (folder / "profile").mkdir(parents=True)
     browser_process.remove_stale_work()
     assert list(own_temporary_folder.iterdir()) == [living]
@@ -283,7 +285,7 @@ def test_unknown_adapter_is_a_sentence(tmp_path: Path) -> None:
     """A misspelt adapter names the nearest one."""
     browser = Browser("chromium", "Chromium", "chromium", "1.0", tmp_path / "chromium")
     with pytest.raises(UserError, match="did you mean software"):
-        browser_flags.command(browser, "URL", tmp_path, "sofware", [])
+        start_browser(browser, "URL", adapter="sofware")
 
 
 @pytest.mark.parametrize(("user", "expected"), [(0, True), (1000, False)])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from product_model import INPUTS, WEIGHTS, require
 
 from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.platforms.browser_platform import browser_facts
 from ipfs_accelerate_py.web.page_session import ENGINE_PROVIDERS, PageSession
 
-from .conftest import INPUTS, WEIGHTS, Opener, require
+Opener = Callable[..., PageSession]
 
 CASES = [
     ("chromium", "wasm"),

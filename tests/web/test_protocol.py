@@ -16,7 +16,9 @@ GENERATED = Path(__file__).parents[2] / "browser" / "src" / "protocol.ts"
 
 def test_typescript_is_what_python_generates():
     """A message changed in Python only, or in TypeScript only, is drift."""
-    assert protocol.typescript() == GENERATED.read_text(), "Run: python -m ipfs_accelerate_py.web.protocol > browser/src/protocol.ts"
+    assert protocol.typescript() == GENERATED.read_text(), (
+        "Run: python -m ipfs_accelerate_py.web.protocol > browser/src/protocol.ts"
+    )
 
 
 @pytest.mark.parametrize("dtype", protocol.DTYPES)
@@ -50,7 +52,14 @@ def test_a_type_that_the_page_lacks_is_refused():
 
 @pytest.mark.parametrize(
     "frame",
-    ['{"type": "Shutdown", "id": 1}', '{"type": "Failure", "id": 1, "error_class": "sunspots", "message": ""}', "[]", "{", "{}", b"ab"],
+    [
+        '{"type": "Shutdown", "id": 1}',
+        '{"type": "Failure", "id": 1, "error_class": "sunspots", "message": ""}',
+        "[]",
+        "{",
+        "{}",
+        b"ab",
+    ],
 )
 def test_a_message_that_is_not_known_is_refused(frame):
     """What the page sends is checked before anybody acts on it."""

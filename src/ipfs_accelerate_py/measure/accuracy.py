@@ -21,6 +21,7 @@ than a broken key-value cache gives, which is right once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,11 @@ def check(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
     fault = _incomparable(outputs, reference)
     if fault:
         return Accuracy(
-            cosine=None, relative_error=None, top1_agreement=None, passed=False, rule=f"{rule.text(precision)}; failed: {fault}"
+            cosine=math.nan,
+            relative_error=math.nan,
+            top1_agreement=None,
+            passed=False,
+            rule=f"{rule.text(precision)}; failed: {fault}",
         )
 
     cosine, relative_error = 1.0, 0.0

@@ -21,11 +21,12 @@ class Accuracy:
     """Outputs against the float32 CPU reference on the same inputs. The rule that gives ``passed`` is in ``measure/accuracy.py``.
 
     ``cosine`` is the lowest over outputs, ``relative_error`` the highest of max|x-r| / max|r|, ``top1_agreement`` the share of
-    equal arg-max classes or generated tokens (None for embeddings). All are None where the outputs cannot be compared: ``rule`` says why.
+    equal arg-max classes or generated tokens (None for embeddings). The first two are not-a-number where the outputs
+    cannot be compared: ``rule`` says why.
     """
 
-    cosine: float | None
-    relative_error: float | None
+    cosine: float
+    relative_error: float
     top1_agreement: float | None
     passed: bool
     rule: str

@@ -32,7 +32,7 @@ class Limits:
     @classmethod
     def quick(cls) -> Limits:
         """For a first look: less time, the same tests."""
-        return cls(warm_up_max_s=0.5, warm_up_max_iterations=300, steady_min_s=0.2, steady_max_s=1.0, steady_max_iterations=500)
+        return cls(warm_up_max_s=1.0, warm_up_max_iterations=300, steady_min_s=0.2, steady_max_s=1.0, steady_max_iterations=500)
 
 
 def relative_half_width(samples: ArrayLike) -> float | None:

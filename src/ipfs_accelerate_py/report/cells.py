@@ -168,7 +168,7 @@ class Ranking:
 
 
 def cells(data: ReportData) -> list[Cell]:
-    """All cells, models in the order in which they ran, targets by platform.
+    """All cells, models in the order in which they were asked for, targets by platform.
 
     Simulated launches never share a cell with measured ones, nor one machine with another: then a label names the machine.
     """
@@ -186,8 +186,15 @@ def cells(data: ReportData) -> list[Cell]:
         labels[id_] = label
     found = [Cell(id_, labels[id_], targets[group[0]["target_hash"]], tuple(group)) for id_, group in groups.items()]
     position = {name: place for place, name in enumerate(PLATFORMS)}
-    names = list(dict.fromkeys(labels.values()))
-    return sorted(found, key=lambda c: (names.index(c.model), position.get(c.first["platform"], 99), c.target, c.id))
+    asked = list(data.campaign.get("request", {}).get("models", ()))
+    order = {label: place for place, label in enumerate(sorted(dict.fromkeys(labels.values())))}
+
+    def place(cell: Cell) -> tuple[int, int, int, str, str]:
+        model, platform = cell.first["model_class"], cell.first["platform"]
+        asked_at = asked.index(model) if model in asked else len(asked)
+        return asked_at, order[cell.model], position.get(platform, len(PLATFORMS)), cell.target, cell.id
+
+    return sorted(found, key=place)
 
 
 def rankings(all_cells: Sequence[Cell]) -> list[Ranking]:

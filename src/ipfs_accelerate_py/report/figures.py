@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .cells import KINDS, Cell, fastest_medians
-from .style import BLUE, GREEN, GREY, MARKER, ORANGE, PHASES, PURPLE, RED, layout, log_axis, safe
+from .style import BLUE, GAP_PX, GREEN, GREY, MARKER, ORANGE, PHASES, PURPLE, RED, layout, log_axis, panels_px, safe
 from .wording import bounds, milliseconds, rounded, size_of
 
 Points = Sequence[tuple[Cell, float]]
@@ -47,7 +47,7 @@ def heat_map(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
     )
     layout(figure, [2] * len(models), "", dark)
     figure.update_layout(title="Median time per iteration by model and target", margin_t=110)
-    targets_text = [safe(name).replace(" · ", "<br>") for name in targets]
+    targets_text = [safe(name).replace(" · ", "<br>").replace("-", "-<br>") for name in targets]
     figure.update_xaxes(tickvals=list(range(len(targets))), ticktext=targets_text, showgrid=False, side="top")
     figure.update_yaxes(tickvals=list(range(len(models))), ticktext=[safe(name) for name in models])
     return figure
@@ -147,8 +147,10 @@ def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             _scatter(figure, panel, points, words, marker=marker, hovertemplate=hover)
             middle = _points(group, name, 1e-6)
             text = [f"{milliseconds(value)}{_provenance(cell)}" for cell, value in middle]
-            how: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "cliponaxis": False, "textfont": {"size": 11}}
-            _scatter(figure, panel, middle, words, mode="text", text=text, textposition="top center", **how)
+            above: dict[str, Any] = {"mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}}
+            clear = {"size": 12, "opacity": 0}  # keeps the text clear of the marks below it
+            how: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "cliponaxis": False, "marker": clear}
+            _scatter(figure, panel, middle, words, text=text, **above, **how)
         log_axis(figure, panel, everything)
     return layout(figure, [1.25 * rows for rows in _rows(panels)], "milliseconds, logarithmic", dark)
 
@@ -195,6 +197,7 @@ def _panels(cells: Sequence[Cell]) -> tuple[go.Figure, list[tuple[int, list[Cell
     figure = make_subplots(
         rows=max(len(groups), 1),
         cols=1,
+        vertical_spacing=GAP_PX / panels_px([len(group) for group in groups.values()]),
         subplot_titles=[safe(model) for model in groups] if len(groups) > 1 else None,
         row_heights=[len(group) + 1 for group in groups.values()] or None,
     )

@@ -25,7 +25,7 @@ PHASES = {  # phase -> words, colour, pattern
     "compile": ("compile", GREEN, "\\"),
     "first_inference": ("first inference", ORANGE, "x"),
 }
-ROW_PX, FRAME_PX = 34, 110
+ROW_PX, FRAME_PX, GAP_PX = 34, 110, 76  # a row, all around the panels, between two panels
 
 
 def safe(text: object) -> str:
@@ -33,12 +33,17 @@ def safe(text: object) -> str:
     return escape(str(text), quote=False)
 
 
+def panels_px(rows: Sequence[float]) -> float:
+    """Height of panels with these numbers of rows and the gaps between them."""
+    return sum(ROW_PX * count for count in rows) + GAP_PX * max(len(rows) - 1, 1)
+
+
 def layout(figure: go.Figure, rows: Sequence[float], x_title: str, dark: bool) -> go.Figure:
     """Height by the number of rows of each panel, quiet axes, legend above."""
     ink, line = ("#e4e6ea", "#2e323a") if dark else ("#1c2026", "#e4e5e8")
     figure.update_layout(
         template="none",
-        height=FRAME_PX + sum(ROW_PX * count for count in rows) + 30 * (len(rows) - 1),
+        height=FRAME_PX + panels_px(rows),
         margin={"l": 8, "r": 12, "t": 44, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

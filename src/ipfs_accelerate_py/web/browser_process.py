@@ -26,6 +26,7 @@ _PREFIX = "ipfs-browser-"  # short, see browser_flags._LONGEST_TMPDIR
 _STOP_TIMEOUT_S = 15
 _TAIL_BYTES = 8000
 _SEARCH_BYTES = 4_000_000
+_KILLED = -9  # SIGKILL, a name that Windows lacks
 # Chromium's own log lines; a page cannot write one, its console lines carry another source. Firefox on Linux has no GPU process.
 _GPU_PROCESS_CRASH = re.compile(
     r"^\[[^\]]*(?:gpu_process_host|gpu_data_manager_impl_private)\.cc:\d+\] (GPU process .*)", re.MULTILINE
@@ -45,7 +46,9 @@ class BrowserProcess:
         self._supervisor = supervisor
         self._work = work
         self._log = (work / "browser.log").open("rb")  # stays readable when the folder goes
+        self._lock = threading.RLock()  # a watcher may read the log while another thread stops the browser
         self._final_log: str | None = None
+        self._final_failure: LaunchError | None = None
         self._status: int | None = None
         self._ended = threading.Event()
         assert supervisor.stdout
@@ -85,12 +88,14 @@ class BrowserProcess:
         return self._read_log()[-_TAIL_BYTES:]
 
     def failure(self) -> LaunchError | None:
-        """What went wrong so far, by exit status and log; None for a healthy browser and for one that was stopped by ``stop``."""
+        """What went wrong, by exit status and log: so far, or before ``stop``, which is no failure itself. None for a healthy one."""
+        if self._final_log is not None:
+            return self._final_failure
         status, log = self._status, self._read_log()
         if crash := _GPU_PROCESS_CRASH.search(log):
             sentence = f"{self.browser.name} {self.browser.version}: {crash.group(1)}"
             return LaunchError("gpu_process_crashed", sentence)
-        if status is None or self._final_log is not None:
+        if status is None:
             return None
         how = f"exited with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         last = "".join(log.splitlines()[-1:])
@@ -99,37 +104,38 @@ class BrowserProcess:
 
     def stop(self) -> None:
         """Kill the whole process tree, hung or not, and remove the fresh profile. Safe to call again."""
-        if self._final_log is not None:
-            return
-        log = self._read_log()
-        self._log.close()  # before the folder goes: Windows removes no open file
-        assert self._supervisor.stdin
-        with contextlib.suppress(BrokenPipeError):
-            self._supervisor.stdin.close()
-        try:
-            self._supervisor.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:  # it was stopped or is itself stuck: do its work from here
-            family = psutil.Process(self._supervisor.pid)
-            browser_supervisor.kill_descendants(family)
-            self._supervisor.kill()
-            self._supervisor.wait()
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._ended.wait(_STOP_TIMEOUT_S)
-        self._final_log = log
+        with self._lock:
+            if self._final_log is not None:
+                return
+            self._final_failure = self.failure()
+            self._final_log = self._read_log()
+            self._log.close()  # before the folder goes: Windows removes no open file
+            assert self._supervisor.stdin
+            with contextlib.suppress(BrokenPipeError):
+                self._supervisor.stdin.close()
+            try:
+                self._supervisor.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:  # it was stopped or is itself stuck: do its work from here
+                browser_supervisor.kill_descendants(psutil.Process(self._supervisor.pid))
+                self._supervisor.kill()
+                self._supervisor.wait()
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._ended.wait(_STOP_TIMEOUT_S)
 
     def _read_log(self) -> str:
-        if self._final_log is not None:
-            return self._final_log
-        end = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, end - _SEARCH_BYTES))
-        return self._log.read().decode(errors="replace").strip()
+        with self._lock:
+            if self._final_log is not None:
+                return self._final_log
+            end = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, end - _SEARCH_BYTES))
+            return self._log.read().decode(errors="replace").strip()
 
     def _await_end(self) -> None:
         assert self._supervisor.stdout
         with self._supervisor.stdout as lines:
             last = lines.readline()
         # Without a last word the supervisor was killed, and the kernel then killed the browser with it.
-        self._status = json.loads(last)["exit"] if last else -signal.SIGKILL
+        self._status = json.loads(last)["exit"] if last else _KILLED
         self._ended.set()
 
 
@@ -142,41 +148,38 @@ def start_browser(
     loads is for the caller to see. The browser dies with this Python process, however that ends. Raises LaunchError (browser_start).
     """
     remove_stale_work()
-    # The name tells whose it is, so that what a killed machine or tree left behind can be told from what is in use.
-    work = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_started(os.getpid())}-"))
-    own_profile = profile or work / "profile"
-    own_profile.mkdir(parents=True, exist_ok=True)
-    (work / "browser.log").touch()
-    job = {
-        "command": browser_flags.command(browser, url, own_profile, adapter, extra_flags),
-        "environment": browser_flags.environment(browser, work, adapter),
-        "work": str(work),
-        "log": str(work / "browser.log"),
-    }
-    supervisor = subprocess.Popen(
-        [sys.executable, "-P", browser_supervisor.__file__],  # -P: the script's folder holds modules that are no top-level ones
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # The name tells whose it is, so that what a killed process tree left behind can be told from what is in use.
+    work = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    try:
+        own_profile = profile or work / "profile"
+        own_profile.mkdir(parents=True, exist_ok=True)
+        (work / "browser.log").touch()
+        job = {
+            "command": browser_flags.command(browser, url, own_profile, adapter, extra_flags),
+            "environment": browser_flags.environment(browser, work, adapter),
+            "work": str(work),
+            "log": str(work / "browser.log"),
+        }
+        supervisor = subprocess.Popen(
+            [sys.executable, "-P", browser_supervisor.__file__],  # -P: what lies beside the script is no top-level module
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     assert supervisor.stdin
-    supervisor.stdin.write(json.dumps(job) + "\n")
-    supervisor.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # it died at once: its missing answer tells
+        supervisor.stdin.write(json.dumps(job) + "\n")
+        supervisor.stdin.flush()
     return BrowserProcess(browser, supervisor, work, own_profile)
 
 
 def remove_stale_work() -> None:
     """Remove work folders whose Python process is gone: left by a kill of the whole process tree or by a power cut."""
     for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
-        pid, started = folder.name.removeprefix(_PREFIX).split("-")[:2]
-        if _started(int(pid)) != int(started):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _started(pid: int) -> int | None:
-    """When the process began, in whole seconds of its own clock, or None when there is none: tells apart two that had one id."""
-    try:
-        return int(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return None

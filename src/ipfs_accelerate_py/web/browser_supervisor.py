@@ -1,8 +1,8 @@
 """Runs one browser and outlives nobody: started as a script by ``browser_process``, with a pipe from its parent as standard input.
 
 The pipe closes when the parent asks for the end and also when the parent dies, by kill -9 too; then the browser's whole process
-tree is killed and the work folder removed. On its standard output it tells
-``{"pid": ...}`` or ``{"error": ...}``, and at the browser's end ``{"exit": status}``. The browser's own output goes to a log file.
+tree is killed and the work folder removed. On its standard output it tells ``{"pid": ...}`` or ``{"error": ...}``, and at the
+browser's end ``{"exit": status}``. The browser's own output goes to a log file.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@
       head.hidden = !alive(column);
       column.forEach((cell) => { cell.hidden = head.hidden; });
     });
-    grid.style.minWidth = `${140 + 104 * grid.tHead.rows[0].querySelectorAll("th:not([hidden])").length}px`;
+    const columns = grid.tHead.rows[0].querySelectorAll("th:not([hidden])").length;
+    grid.style.minWidth = `${140 + 104 * columns}px`;
+    grid.style.maxWidth = `${140 + 180 * columns}px`;
   }
 
   // --- details of a run --------------------------------------------------------------------------------------------
