@@ -40,8 +40,8 @@ clean: ## Remove the environment and what was built; results and browsers stay
 
 # torch comes first, by itself: where pip finds a CPU build of the locked version, that is taken.
 $(INSTALLED): pyproject.toml requirements.lock hatch_build.py $(RUNTIME_SOURCES) | $(VENV)/bin/pip
-	$(VENV)/bin/pip install "$$(grep '^torch==' requirements.lock)"
-	$(VENV)/bin/pip install -c requirements.lock -e '.[all,dev]'
+	$(VENV)/bin/python -m pip install "$$(grep '^torch==' requirements.lock)"
+	$(VENV)/bin/python -m pip install -c requirements.lock -e '.[all,dev]'
 	@touch $@
 
 $(VENV)/bin/pip:

@@ -80,7 +80,9 @@ def bench(
     precisions: Annotated[list[str], typer.Option("--precisions", help="float32,float16,int8.")] = ["float32"],  # noqa: B006
     launches: Annotated[
         int | None,
-        typer.Option(help="Fresh processes or browser profiles per cell: 5 by default, which lets two cells be told apart; 3 if quick."),
+        typer.Option(
+            help="Fresh processes or browser profiles per cell: 5 by default, which lets two cells be told apart; 3 if quick."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
     seed: Annotated[int, typer.Option(help="Seeds weights, inputs and the order of launches.")] = 0,
@@ -155,11 +157,13 @@ def report(
     campaign: Annotated[str | None, typer.Option(help="A campaign's id (the latest by default; 'all' for every one).")] = None,
 ) -> None:
     """Write the report of a store again, and print its summary."""
+    from .report.data import from_store
     from .report.html import write_report
-    from .report.session import read
+    from .report.summary import print_summary
 
-    data = read(store, campaign)
-    typer.echo(f"Report: {write_report(data, output or store.with_suffix('.html'))}")
+    data = from_store(store, campaign)
+    print_summary(data)
+    typer.echo(f"Report: {write_report(data, output or store.with_suffix('.html')).resolve()}")
 
 
 @app.command()

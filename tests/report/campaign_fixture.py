@@ -66,6 +66,7 @@ ENVIRONMENT = {
     "packages": {"onnxruntime": "1.32.0", "openvino": "2026.4", "torch": "2.13.0"},
     "modified": False,
 }
+ADAPTERS = {"chromium": "SwiftShader", "firefox": ""}  # Firefox hides the name
 PLATFORMS: tuple[dict[str, Any], ...] = (
     {"name": "cpu", "available": True},
     {"name": "openvino", "available": True},
@@ -121,7 +122,7 @@ def launch(
     gpu = spec.target.platform == "webgpu"
     facts: dict[str, Any] = {"threads": 2}
     if gpu:
-        facts["adapter"] = {"description": "SwiftShader" if spec.target.browser == "chromium" else "llvmpipe"}
+        facts["device"] = {"vendor": "", "architecture": "", "description": ADAPTERS[spec.target.browser or ""]}
     ok: dict[str, Any] = {
         "status": "ok",
         "phases_ns": {

@@ -126,8 +126,8 @@ def _launches_needed(medians_a: np.ndarray, medians_b: np.ndarray, significance:
 class FalsePositives:
     """``splits`` comparisons of launches with themselves, of which ``positives`` said faster or slower.
 
-    Splits share their launches, so a rate is known less well than from as many independent experiments: where the true one is 2 %, one
-    set of launches in fifteen shows more than 5 %. Average over several specs.
+    Splits share their launches, so a rate is known less well than from as many independent experiments, and a single set of launches may
+    show more than the true rate. Average over several specs.
     """
 
     splits: int

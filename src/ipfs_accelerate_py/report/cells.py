@@ -116,7 +116,11 @@ class Cell:
             flags.append((NUMBER_MARKS[self.kind], KINDS[self.kind][1]))
         if self.software:
             flags.append(
-                ("sw", f"software adapter ({adapter(self.ok or self.launches)}): runs on the CPU, says nothing about a GPU")
+                (
+                    "sw",
+                    " ".join(["software adapter", adapter(self.launches)]).strip()
+                    + ": the CPU's time, says nothing about a GPU",
+                )
             )
         share = min((cov["share"] for launch in self.ok if (cov := launch["coverage"])), default=1.0)
         if share < 1:
@@ -216,14 +220,14 @@ def fastest_medians(cells: Sequence[Cell]) -> dict[str, float]:
 
 
 def adapter(launches: Sequence[Launch]) -> str:
-    """Name of the adapter that the launches ran on, as the platform told it."""
+    """Name of the adapter that the launches ran on, as the browser told it; empty where it hides it."""
     for launch in launches:
-        found = launch["facts"].get("adapter")
-        if isinstance(found, Mapping):
-            found = found.get("description") or found.get("device") or found.get("architecture") or found.get("vendor")
-        if found:
-            return str(found)
-    return "name not told"
+        device = launch["facts"].get("device")
+        if isinstance(device, Mapping):
+            for name in ("description", "device", "architecture", "vendor"):
+                if device.get(name):
+                    return str(device[name])
+    return ""
 
 
 def usable(values: Sequence[Any]) -> list[float]:

@@ -19,6 +19,8 @@ from .wording import bounds, milliseconds, rounded, size_of
 
 Points = Sequence[tuple[Cell, float]]
 
+_ABOVE: dict[str, Any] = {"mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}, "cliponaxis": False}
+
 
 def heat_map(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
     """Model x target. Colour: how many times the model's fastest checked median; text: median and interval, or what is there."""
@@ -71,9 +73,8 @@ def latency(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             panel,
             middle,
             "median, 95 % interval",
-            text=_beside(text, middle, everything),
-            mode="markers+text",
-            textposition=_sides(middle, everything),
+            text=text,
+            **_ABOVE,
             marker={"symbol": "line-ns-open", "size": 14, "color": GREY, "line": {"width": 2}},
             error_x={
                 "symmetric": False,
@@ -88,7 +89,7 @@ def latency(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             hoverinfo="text",
         )
         log_axis(figure, panel, everything)
-    return layout(figure, _rows(panels), "milliseconds, logarithmic", dark)
+    return layout(figure, [1.15 * rows for rows in _rows(panels)], "milliseconds, logarithmic", dark)
 
 
 def phases(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
@@ -147,10 +148,8 @@ def generation(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
             _scatter(figure, panel, points, words, marker=marker, hovertemplate=hover)
             middle = _points(group, name, 1e-6)
             text = [f"{milliseconds(value)}{_provenance(cell)}" for cell, value in middle]
-            above: dict[str, Any] = {"mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}}
             clear = {"size": 12, "opacity": 0}  # keeps the text clear of the marks below it
-            how: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False, "cliponaxis": False, "marker": clear}
-            _scatter(figure, panel, middle, words, text=text, **above, **how)
+            _scatter(figure, panel, middle, words, text=text, **_ABOVE, marker=clear, hoverinfo="skip", showlegend=False)
         log_axis(figure, panel, everything)
     return layout(figure, [1.25 * rows for rows in _rows(panels)], "milliseconds, logarithmic", dark)
 
@@ -175,18 +174,6 @@ def _row(cell: Cell) -> str:
     """Name of a cell's row, with its marks below."""
     marks = " · ".join(mark for mark, _ in cell.flags)
     return safe(cell.target) + (f'<br><span style="font-size:10px">{safe(marks)}</span>' if marks else "")
-
-
-def _sides(points: Points, everything: Sequence[float]) -> list[str]:
-    """A number stands on the side of its mark where there is more room."""
-    centre = math.sqrt(min(everything) * max(everything))
-    return ["middle right" if value <= centre else "middle left" for _, value in points]
-
-
-def _beside(text: Sequence[str], points: Points, everything: Sequence[float]) -> list[str]:
-    """The texts with space towards their marks."""
-    sides = _sides(points, everything)
-    return [f"    {words}" if side == "middle right" else f"{words}    " for words, side in zip(text, sides, strict=True)]
 
 
 def _panels(cells: Sequence[Cell]) -> tuple[go.Figure, list[tuple[int, list[Cell]]]]:

@@ -72,9 +72,11 @@ def _browser_sentence(found: Sequence[Cell]) -> str:
                 )
         said = f"Lowest median in a browser: {listed(per_model, 4)}."
     if software:
-        names = listed(sorted({adapter(cell.launches) for cell in software}))
+        names = sorted({adapter(cell.launches) for cell in software} - {""})
         targets = listed(sorted({cell.target for cell in software}))
-        said += f" On a software adapter ({names}), so the CPU's time and never a GPU's: {targets}."
+        said += (
+            f" On a software adapter{f' ({listed(names)})' if names else ''}, so the CPU's time and never a GPU's: {targets}."
+        )
     return said
 
 

@@ -75,7 +75,9 @@ def log_axis(figure: go.Figure, panel: int, values: Sequence[float]) -> None:
     low, high = math.log10(min(positive)), math.log10(max(positive))
     steps = (1, 2, 5) if high - low < 1.2 else (1, 3) if high - low < 2.5 else (1,)
     ticks = [step * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 2) for step in steps]
-    margin = max(0.08 * (high - low), 0.05)
+    margin = max(
+        0.1 * (high - low), (0.5 - (high - low)) / 2
+    )  # at least half a decade, so that noise looks small and a tick is in it
     figure.update_xaxes(
         type="log",
         tickvals=ticks,

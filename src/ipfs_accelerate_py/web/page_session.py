@@ -21,14 +21,7 @@ from .protocol import Message, Provider
 
 START_LIMIT_S = 60.0
 # What a phase may take where the launch sets no limit, in seconds: software adapters compile shaders for minutes.
-LIMITS_S: Mapping[str, float] = {
-    "fetch": 120,
-    "load": 120,
-    "compile": 300,
-    "first_inference": 300,
-    "steady": 600,
-    "coverage": 300,
-}
+LIMITS_S: Mapping[str, float] = {"default": 120, "compile": 300, "first_inference": 300, "steady": 600}
 # How a provider names itself in ONNX Runtime's log.
 ENGINE_PROVIDERS: Mapping[str, str] = {
     "wasm": "CPUExecutionProvider",
