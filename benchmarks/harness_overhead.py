@@ -30,8 +30,8 @@ from ipfs_accelerate_py.campaign.preparation import prepare_in_child
 from ipfs_accelerate_py.measure import machine
 from ipfs_accelerate_py.measure.compare import aa_check
 from ipfs_accelerate_py.measure.launch import Job
-from ipfs_accelerate_py.measure.stopping import Limits
 from ipfs_accelerate_py.measure.statistics import median_interval
+from ipfs_accelerate_py.measure.stopping import Limits
 from ipfs_accelerate_py.models.registry import resolve, workload
 from ipfs_accelerate_py.paths import cache_folder
 from ipfs_accelerate_py.spec import Spec, Target
@@ -43,14 +43,16 @@ WARM_UP_S, STEADY_S = 2.0, 3.0
 
 def bare(engine: str, folder: Path, threads: int) -> list[int]:
     """Nanoseconds of each call in a loop that only an impatient user would write."""
-    from ipfs_accelerate_py.models.prepared import load_tensors
+    from ipfs_accelerate_py.models.prepared import Manifest, load_tensors
 
     inputs = load_tensors(folder / "inputs.npz")
     if engine == "onnxruntime":
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        from ipfs_accelerate_py.platforms.onnxruntime_session import session_options
+
+        # The same options: with the batch and the length fixed, onnxruntime plans better than with them open.
+        options = session_options(threads, Manifest.read(folder).dimensions)
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
         def call() -> object:
@@ -102,6 +104,8 @@ def main() -> None:
         print(json.dumps(bare(engine, Path(folder), int(threads))))
         return
 
+    if arguments.launches < 4:
+        parser.error("--launches must be 4 or more: two on either side of an A/A split")
     reference = resolve("bert", size=arguments.size)
     work = workload(reference, sequence_length=arguments.sequence_length)
     folder = prepare_in_child(work, reference, cache_folder() / "models", lambda phase: None)
@@ -137,8 +141,8 @@ def main() -> None:
                     ended = run_child("ipfs_accelerate_py.measure.launch", job.to_json(), job.phase_limits_s)
                     assert ended.problem is None and ended.messages[-1]["done"] == "ok", ended
                     store.ingest()
-                    row = queries.launches(arguments.store, campaign=campaign)[-1]
-                    median_ms["ours"] = float(np.median(row["samples_ns"])) / 1e6
+                    row = queries.launches(arguments.store, campaign_id=campaign, spec_hash=spec.hash, launch_index=index)[0]
+                    median_ms["ours"] = row["median_ms"]
                 ratios[engine].append(median_ms["ours"] / median_ms["bare"])
                 print(f"{engine} {index}: ratio {ratios[engine][-1]:.4f}", file=sys.stderr)
         store.finish_campaign(campaign)
@@ -150,9 +154,7 @@ def main() -> None:
         interval = median_interval(values)
         between = f"[{interval.low:.4f}, {interval.high:.4f}]" if interval else "(too few launches for an interval)"
         print(f"{engine}: ours / bare = {np.median(values):.4f} {between} over {len(values)} pairs of launches; floor 1")
-        launches = [
-            row["samples_ns"] for row in queries.launches(arguments.store, campaign=campaign) if row["engine"] == engine
-        ]
+        launches = [record.samples_ns for record in queries.records(arguments.store, campaign) if record.spec == specs[engine]]
         print(
             f"{engine}: A/A false-positive rate {aa_check(launches, splits=1000, seed=arguments.seed):.1%} (should be at most 5 %)"
         )

@@ -14,6 +14,9 @@ export interface Device {
   context?: MLContext;
 }
 
+/** How long a failed call waits for the device to say that it is the cause. */
+export const CAUSE_WAIT_MS = 250;
+
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
 const wanted: readonly string[] = ["shader-f16", "subgroups"];
 
@@ -34,7 +37,8 @@ export async function openGpu({ power_preference, software_adapter, precision }:
     void gpu.lost.then(({ reason, message }) => reject(new ClassifiedError("device_lost", `The GPU device was lost (${reason}): ${message}`)));
     gpu.addEventListener("uncapturederror", ({ error }) => {
       const errorClass = error instanceof GPUOutOfMemoryError ? "out_of_memory" : "inference_failed";
-      reject(new ClassifiedError(errorClass, `${error.constructor.name}: ${error.message}`));
+      // A lost device makes errors too, and may say only after them that it is lost.
+      setTimeout(() => reject(new ClassifiedError(errorClass, `${error.constructor.name}: ${error.message}`)), CAUSE_WAIT_MS);
     });
   });
   return { facts: { ...facts, features_used: features }, broken, lose: () => gpu.destroy(), gpu, peakBytes: countBytes(gpu) };

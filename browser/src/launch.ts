@@ -1,6 +1,7 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
+import { CAUSE_WAIT_MS } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
@@ -12,6 +13,8 @@ export class Launch {
   private graphs: Record<string, GraphBytes> = {};
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
+  private broken: Promise<never> = new Promise(() => {});
+  private brokenBy: unknown = null;
 
   constructor(
     private readonly options: Open,
@@ -20,9 +23,15 @@ export class Launch {
 
   readonly clockResolutionNs = resolutionNs();
 
-  /** Rejects when the device breaks; never settles where there is none. */
-  get broken(): Promise<never> {
-    return this.runtime?.device?.broken ?? new Promise(() => {});
+  /** `work`, or what broke the device if that comes first; never called again on a broken device, where engines hang. */
+  async guarded<T>(work: () => Promise<T>): Promise<T> {
+    if (this.brokenBy) throw this.brokenBy;
+    try {
+      return await Promise.race([work(), this.broken]);
+    } catch (error) {
+      await Promise.race([this.broken, new Promise((resolve) => setTimeout(resolve, CAUSE_WAIT_MS))]);
+      throw error;
+    }
   }
 
   async fetch(): Promise<number> {
@@ -38,7 +47,12 @@ export class Launch {
   async load(): Promise<number> {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
-    return nowNs() - start;
+    const ns = nowNs() - start;
+    if (this.runtime.device) {
+      this.broken = this.runtime.device.broken;
+      this.broken.catch((error: unknown) => (this.brokenBy = error));
+    }
+    return ns;
   }
 
   async compile(): Promise<number> {
@@ -90,8 +104,11 @@ export class Launch {
     };
   }
 
-  loseDevice(): void {
-    this.runtime?.device?.lose();
+  /** Destroys the device and waits until it says so. */
+  async loseDevice(): Promise<void> {
+    if (!this.runtime?.device) throw new Error("There is no device to lose.");
+    this.runtime.device.lose();
+    await this.broken.catch(() => {});
   }
 
   private get started(): OnnxRuntime {

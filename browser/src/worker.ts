@@ -14,9 +14,11 @@ const send = (reply: Reply, tensors?: HostTensors) => {
 for (const level of ["error", "warn", "log", "info", "debug"] as const) {
   const original = console[level].bind(console);
   console[level] = (...values: unknown[]) => {
-    const text = values.map(String).join(" ");
+    const text = values.map(String).join(" ").replace(/\x1b\[[\d;]*m/g, "");
     if (listeners.size > 0) return listeners.forEach((listen) => listen(text));
-    if (level === "error" || level === "warn") send({ type: "Console", id: 0, level, text } satisfies Console);
+    // ONNX Runtime writes its warnings to console.error; its own mark tells them apart.
+    const told = level === "error" && /\[[VIW]:onnxruntime/.test(text) ? "warn" : level;
+    if (told === "error" || told === "warn") send({ type: "Console", id: 0, level: told, text } satisfies Console);
     original(...values);
   };
 }
@@ -54,7 +56,7 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
     case "LoseDevice":
-      current().loseDevice();
+      await current().loseDevice();
       return [{ type: "Done", id }];
   }
 }
@@ -70,8 +72,9 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
 
 async function handle(frame: string | ArrayBuffer): Promise<void> {
   const { request, tensors } = decode(frame);
+  const work = () => answer(request, tensors);
   try {
-    send(...(await Promise.race([answer(request, tensors), launch?.broken ?? new Promise<never>(() => {})])));
+    send(...(await (launch && request.type !== "LoseDevice" ? launch.guarded(work) : work())));
   } catch (error) {
     const { errorClass, message } = classify(error, otherwise[request.type] ?? "page_error");
     send({ type: "Failure", id: request.id, error_class: errorClass, message });

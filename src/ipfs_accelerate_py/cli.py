@@ -84,6 +84,12 @@ def bench(
             help="Fresh processes or browser profiles per cell: 5 by default, which lets two cells be told apart; 3 if quick."
         ),
     ] = None,
+    software_launches: Annotated[
+        int | None,
+        typer.Option(
+            help="The same for WebGPU on a software adapter, which is slow and says nothing about a GPU: 2; 1 if quick."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
     seed: Annotated[int, typer.Option(help="Seeds weights, inputs and the order of launches.")] = 0,
     store: StoreOption = DEFAULT_STORE,
@@ -130,6 +136,7 @@ def bench(
         new_tokens=new_tokens,
         precisions=words(precisions),
         launches=launches if launches is not None else 3 if quick else 5,
+        software_launches=software_launches if software_launches is not None else 1 if quick else 2,
         seed=seed,
         threads=threads,
         quick=quick,

@@ -119,5 +119,3 @@ def test_a_phase_over_its_limit_is_a_stored_failure(bench, tmp_path: Path) -> No
     rows = queries.launches(tmp_path / "a.duckdb")
     assert {(row["status"], row["error_class"], row["error_phase"]) for row in rows} == {("failed", "timeout", "start")}
     assert len(rows) == 2
-
-

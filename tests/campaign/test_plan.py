@@ -80,14 +80,25 @@ def test_lengths_that_a_model_lacks_make_no_second_cell() -> None:
     assert Counter(spec.workload.model_class for spec in plan.specs.values()) == {"bert": 2, "vit": 1}
 
 
-@given(st.sets(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=8), st.integers(1, 6), st.integers(0, 99))
-def test_interleaving_is_complete_balanced_and_seeded(specs: set[str], launches: int, seed: int) -> None:
-    """Each launch once; every prefix of whole rounds has as many of each spec; the same seed gives the same order."""
-    order = interleave(specs, launches, seed)
-    assert sorted(order) == sorted((spec, index) for spec in specs for index in range(launches))
-    for index in range(launches):
-        assert {spec for spec, _ in order[index * len(specs) : (index + 1) * len(specs)]} == specs
-    assert order == interleave(sorted(specs, reverse=True), launches, seed)
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=4), st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 99))
+def test_interleaving_is_complete_balanced_and_seeded(launches: dict[str, int], seed: int) -> None:
+    """Each launch once, in rounds: no spec has its next launch before all others with launches left have had theirs."""
+    order = interleave(launches, seed)
+    assert sorted(order) == sorted((spec, index) for spec, count in launches.items() for index in range(count))
+    assert [index for _, index in order] == sorted(index for _, index in order)
+    assert order == interleave(dict(reversed(launches.items())), seed)
+
+
+def test_software_adapters_have_fewer_launches() -> None:
+    """WebGPU in the browser that reports a software adapter, and only there."""
+    devices = tuple(
+        Device("default", name, {"browser": name, "webgpu": {"software_adapter": software}})
+        for name, software in (("chromium", True), ("firefox", None))
+    )
+    found = Available(devices, ("onnxruntime-web",), {"unavailable_browsers": {}})
+    request = Request(models=("bert",), sizes=("tiny",), platforms=("webgpu",), launches=4, software_launches=1)
+    plan = make_plan(request, {"webgpu": found})
+    assert Counter(plan.specs[key].target.browser for key, _ in plan.order) == {"chromium": 1, "firefox": 4}
 
 
 @pytest.mark.parametrize(

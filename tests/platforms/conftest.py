@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from platform_cases import CASES, MARKS, MODEL_CLASSES, Case, expected_failure
 
+from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.models.prepared import load_tensors
 from ipfs_accelerate_py.platforms.base import Coverage, Memory, OpenOptions, RemoteSession, Sample, Session, Unavailable
 from ipfs_accelerate_py.platforms.registry import platform, probe
@@ -67,7 +68,12 @@ def run_case(prepared: Any, workload_of: Any) -> Callable[[Case, str, str], Outc
             pytest.skip(reason)
         key = (case, model_class, precision)
         if key not in outcomes:
-            outcomes[key] = _run(case, work, prepared(model_class, precision=precision))
+            try:
+                outcomes[key] = _run(case, work, prepared(model_class, precision=precision))
+            except LaunchError as error:
+                if error.error_class != "unsupported":
+                    raise
+                pytest.skip(f"{case.id}: {error}")  # what only the device itself can say, such as an adapter without float16
         return outcomes[key]
 
     return run

@@ -34,6 +34,11 @@ CASES = (
     Case("rocm", "torch"),
     Case("mps", "torch"),
     Case("openvino", "openvino"),
+    Case("wasm", "onnxruntime-web", "chromium"),
+    Case("wasm", "onnxruntime-web", "firefox"),
+    Case("webgpu", "onnxruntime-web", "chromium"),
+    Case("webgpu", "onnxruntime-web", "firefox"),
+    Case("webnn", "onnxruntime-web", "chromium-headless-shell"),
 )
 MODEL_CLASSES = ("bert", "vit", "whisper", "llama")
 

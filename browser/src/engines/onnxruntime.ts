@@ -67,7 +67,8 @@ export class OnnxRuntime {
       externalData: external.map((data, index) => ({ path: spec.files[index + 1]!, data })),
       preferredOutputLocation: Object.fromEntries(onDevice.map((name) => [name, location[this.options.provider]])),
       enableCpuMemArena: true,
-      enableMemPattern: true,
+      // On a device tensors are known by their addresses, which one block planned for all would mix up.
+      enableMemPattern: this.options.provider === "wasm",
       ...extra,
     });
   }

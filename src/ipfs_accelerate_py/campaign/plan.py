@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -40,6 +40,7 @@ class Request:
     new_tokens: int | None = None
     precisions: tuple[str, ...] = ("float32",)
     launches: int = 5
+    software_launches: int = 2  # of targets on a software adapter: slow, and they say nothing about a GPU
     seed: int = 0
     threads: int | None = None
     quick: bool = False
@@ -65,8 +66,9 @@ class Request:
             for value in values:
                 if value < 1:
                     raise UserError(f"A {name} of {value} makes no sense: give 1 or more.")
-        if self.launches < 1:
-            raise UserError(f"--launches {self.launches} makes no sense: give 1 or more (5 lets two targets be told apart).")
+        for option, value in (("--launches", self.launches), ("--software-launches", self.software_launches)):
+            if value < 1:
+                raise UserError(f"{option} {value} makes no sense: give 1 or more (5 lets two targets be told apart).")
         return self
 
 
@@ -105,6 +107,7 @@ def make_plan(request: Request, probed: Mapping[str, Available | Unavailable]) -
     request.checked()
     references: dict[str, ModelReference] = {}
     specs: dict[str, Spec] = {}
+    launches: dict[str, int] = {}
     impossible: list[Impossible] = []
     targets = list(_targets(request, probed))
     for work, reference in _workloads(request):
@@ -117,16 +120,18 @@ def make_plan(request: Request, probed: Mapping[str, Available | Unavailable]) -
                 impossible.append(Impossible(spec, reason))
             else:
                 specs[spec.hash] = spec
-    return Plan(request, specs, references, tuple(impossible), interleave(specs, request.launches, request.seed))
+                software = _on_software_adapter(target, probed)
+                launches[spec.hash] = min(request.launches, request.software_launches) if software else request.launches
+    return Plan(request, specs, references, tuple(impossible), interleave(launches, request.seed))
 
 
-def interleave(specs: Iterable[str], launches: int, seed: int) -> tuple[tuple[str, int], ...]:
-    """Rounds in which every spec has one launch, each round in its own seeded random order: drift of the machine then falls on
-    all specs alike, and a campaign that is cut short has nearly the same number of launches of each."""
+def interleave(launches: Mapping[str, int], seed: int) -> tuple[tuple[str, int], ...]:
+    """Rounds in which every spec that has launches left has one, each round in its own seeded random order: drift of the machine
+    then falls on all specs alike, and a campaign that is cut short has nearly the same number of launches of each."""
     order: list[tuple[str, int]] = []
     generator = random.Random(seed)
-    for index in range(launches):
-        block = sorted(specs)
+    for index in range(max(launches.values(), default=0)):
+        block = sorted(spec for spec, count in launches.items() if count > index)
         generator.shuffle(block)
         order.extend((spec, index) for spec in block)
     return tuple(order)
@@ -174,6 +179,16 @@ def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) ->
             for browser in _browsers(offered, request.browsers):
                 reason = None if browser in offered else Unavailable(**missing[browser])
                 yield Target(platform=name, engine=engine, browser=browser), reason
+
+
+def _on_software_adapter(target: Target, probed: Mapping[str, Available | Unavailable]) -> bool:
+    """Whether the browser said, when it was probed, that its WebGPU adapter is a software one."""
+    found = probed[target.platform]
+    if target.platform != "webgpu" or isinstance(found, Unavailable):
+        return False
+    return any(
+        device.facts["browser"] == target.browser and device.facts["webgpu"]["software_adapter"] for device in found.devices
+    )
 
 
 def _browsers(offered: Sequence[str], asked: Sequence[str]) -> Sequence[str]:

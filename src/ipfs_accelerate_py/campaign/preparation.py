@@ -30,7 +30,9 @@ def prepare_in_child(work: Workload, reference: ModelReference, cache: Path, on_
         raise UserError(answer["error"])
     if answer and answer["kind"] == "unavailable":
         raise UnavailableError(answer["error"])
-    kind, sentence = ("out_of_memory", answer["error"]) if answer else ended.problem or ("process_died", "it ended without a result")
+    kind, sentence = (
+        ("out_of_memory", answer["error"]) if answer else ended.problem or ("process_died", "it ended without a result")
+    )
     if kind == "out_of_memory":
         raise MemoryError(f"preparing {work.model_class} {work.size}: {sentence}")
     raise RuntimeError(f"preparing {work.model_class} {work.size} failed ({kind}): {sentence}")

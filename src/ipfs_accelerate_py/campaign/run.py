@@ -77,7 +77,9 @@ def run_campaign(
 
 def _ingest(store: Store, observer: Observer) -> None:
     for path, reason in store.ingest().set_aside:
-        observer.warning(f"A launch's file could not be read ({reason}) and was set aside as {path}; its launch is not in the store.")
+        observer.warning(
+            f"A launch's file could not be read ({reason}) and was set aside as {path}; its launch is not in the store."
+        )
 
 
 def _campaign(plan: Plan, store: Store, command: str, resume: bool) -> tuple[str, set[tuple[str, int]]]:

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
             )
         )
         return
-    table = Table("model", f"targets, {request.launches} launches each")
+    launches = Counter(key for key, _ in plan.order)
+    table = Table("model", "targets, and launches of each")
     for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
         shape = [work.size, work.weights, work.precision, f"batch {work.batch_size}"]
         shape += [f"{work.sequence_length} tokens"] if work.sequence_length else []
         shape += [f"{work.new_tokens} new tokens"] if work.new_tokens else []
-        targets = [spec.target.label for spec in plan.specs.values() if spec.workload == work]
+        targets = [f"{spec.target.label} × {launches[key]}" for key, spec in plan.specs.items() if spec.workload == work]
         table.add_row(f"[bold]{work.model_class}[/bold]\n[dim]{', '.join(shape)}[/dim]", ", ".join(targets))
     out = Console(highlight=False)
     out.print(table)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
@@ -15,9 +15,11 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool
     if as_json:
         print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1, default=str, ensure_ascii=False))
         return
-    table = Table(*columns)
+    table = Table(*(Column(name, no_wrap=True) for name in columns))
     for row in rows:
         table.add_row(*("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value) for value in row))
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a pipe has no width that something would have to be cut to
+        console.width = 10_000
     console.print(table)
     console.print(f"{len(rows)} rows")

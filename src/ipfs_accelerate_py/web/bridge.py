@@ -161,9 +161,7 @@ class Bridge:
         return connection.headers.get("host") == self.host and connection.headers.get("origin", self.origin) == self.origin
 
     def _headers(self) -> dict[str, str]:
-        policy = (
-            f"default-src 'none'; script-src {self._script_policy}; worker-src 'self'; connect-src 'self' ws://{self.host}"
-        )
+        policy = f"default-src 'none'; script-src {self._script_policy}; worker-src 'self'; connect-src 'self' ws://{self.host}"
         return {
             # Both make the page cross-origin isolated, which wasm threads and the fine clock need.
             "Cross-Origin-Opener-Policy": "same-origin",
