@@ -11,6 +11,8 @@ from platform_cases import CASES, Case, expected_failure
 from ipfs_accelerate_py.platforms.registry import platform, platforms
 from ipfs_accelerate_py.spec import BROWSER_PLATFORMS, Workload
 
+# WGSL lets sin and cos be off by 2^-11, which SwiftShader uses up (https://www.w3.org/TR/WGSL/#floating-point-accuracy).
+LARGEST_ERROR = {"webgpu": 1e-3}
 LEAST_COSINE = {"float16": 0.999, "int8": 0.95}
 
 
@@ -18,8 +20,8 @@ def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(values - reference).max() / np.abs(reference).max())
 
 
-def test_outputs_agree_with_the_reference(outcome):
-    """Float32 outputs have the reference's names and shapes, its values within 1e-4, and exactly its tokens."""
+def test_outputs_agree_with_the_reference(outcome, case):
+    """Float32 outputs have the reference's names and shapes, its values within 1e-4 (WebGPU 1e-3), and exactly its tokens."""
     assert outcome.outputs.keys() == outcome.reference.keys()
     for name, reference in outcome.reference.items():
         values = outcome.outputs[name]
@@ -28,7 +30,7 @@ def test_outputs_agree_with_the_reference(outcome):
             assert values.tolist() == reference.tolist()
         else:
             assert values.dtype == np.float32
-            assert relative_error(values, reference) < 1e-4, name
+            assert relative_error(values, reference) < LARGEST_ERROR.get(case.platform, 1e-4), name
 
 
 def test_iterations_do_not_affect_each_other(outcome):
@@ -49,6 +51,9 @@ def test_every_token_is_announced(outcome):
         assert list(sample.token_ns) == sorted(sample.token_ns)
 
 
+@pytest.mark.notyet(
+    "webgpu", models=["bert", "whisper", "llama"], reason="onnxruntime-web 1.30 leaves shapes and 64-bit integers to the CPU"
+)
 def test_session_says_what_ran(outcome):
     """Facts are JSON, weights have a size, and where nodes are counted they all ran on the provider that was asked for."""
     assert json.loads(json.dumps(outcome.facts)) == outcome.facts
@@ -60,8 +65,21 @@ def test_session_says_what_ran(outcome):
         assert outcome.coverage.share == 1.0
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-@pytest.mark.parametrize("narrow_class", ["bert", "llama"])
+@pytest.mark.parametrize(
+    ("narrow_class", "precision"),
+    [
+        pytest.param(
+            "bert",
+            "float16",
+            marks=pytest.mark.notyet(
+                "webgpu-firefox", reason="Firefox does not compile onnxruntime-web 1.30's Clip at float16"
+            ),
+        ),
+        ("llama", "float16"),
+        ("bert", "int8"),
+        ("llama", "int8"),
+    ],
+)
 def test_reduced_precision_stays_close(run_case, case, narrow_class, precision):
     """At float16 and int8 the outputs point where the reference points, and differ from it: the precision is real."""
     outcome = run_case(case, narrow_class, precision)
