@@ -84,24 +84,36 @@ def test_a_killed_browser_is_a_crash(open_session: Opener, key: str):
     assert "SIGKILL" in str(raised.value)
 
 
+def kill_soon(session: PageSession, kind: str) -> None:
+    """SIGABRT, half a second from now, to the browser's processes of this kind (``renderer``, ``gpu-process``)."""
+    family = psutil.Process(session.process_ids()[0]).children(recursive=True)
+    found = [process for process in family if f"--type={kind}" in process.cmdline()]
+    assert found
+
+    def kill() -> None:
+        for process in found:
+            process.send_signal(signal.SIGABRT)
+
+    threading.Timer(0.5, kill).start()
+
+
 def test_a_killed_page_process_is_a_crash(open_session: Opener):
     """A content process that dies (as when memory runs out) is a crash too, though the browser lives on."""
     session = started(open_session("chromium", "wasm"))
-    renderers = [
-        child
-        for child in psutil.Process(session.process_ids()[0]).children(recursive=True)
-        if "--type=renderer" in child.cmdline()
-    ]
-    assert renderers
-
-    def kill() -> None:
-        for renderer in renderers:
-            renderer.kill()
-
-    threading.Timer(0.5, kill).start()
+    kill_soon(session, "renderer")
     with pytest.raises(LaunchError, match="content process died") as raised:
         session.timed_samples(10_000_000)
     assert raised.value.error_class == "browser_crashed"
+
+
+@pytest.mark.parametrize(("key", "provider"), [("chromium", "webgpu"), ("chromium-headless-shell", "webnn")])
+def test_a_crashed_gpu_process_is_told_from_a_lost_device(open_session: Opener, key: str, provider: str):
+    """The page only sees a lost device or context; that its process crashed is in the browser's log."""
+    session = started(open_session(key, provider))
+    kill_soon(session, "gpu-process")
+    with pytest.raises(LaunchError, match="GPU process") as raised:
+        session.timed_samples(10_000_000)
+    assert raised.value.error_class == "gpu_process_crashed"
 
 
 @pytest.mark.parametrize(("key", "provider"), CASES[2:])

@@ -14,7 +14,10 @@ class WebNN(BrowserPlatform):
 
     name = "webnn"
     device_names = ("default", "cpu", "gpu", "npu")
-    remedy = "Use a Chromium that was built with a WebNN backend (Google Chrome, Microsoft Edge, or the headless shell)."
+    remedy = (
+        "Use a Chromium that was built with a WebNN backend: Google Chrome, Microsoft Edge, or the headless shell "
+        "(run: python -m ipfs_accelerate_py.web.install chromium-headless-shell)."
+    )
 
     def offered(self, facts: dict[str, Any]) -> str | Unavailable:
         found = facts["webnn"]

@@ -13,8 +13,9 @@ import itertools
 import secrets
 import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ STATIC = Path(__file__).parent / "static"
 # One frame carries all inputs of a workload, or all outputs.
 MAX_FRAME_BYTES = 2**31 - 1
 STOP_TIMEOUT_S = 5
+WATCH_S = 5.0  # longer than a batch of timed iterations, so that watching does not disturb them
 MEDIA_TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm", ".txt": "text/plain"}
 
 
@@ -108,12 +110,18 @@ class Bridge:
         return True
 
     def request(
-        self, message: Message, tensors: Mapping[str, np.ndarray] | None = None, *, timeout_s: float, phase: str
+        self,
+        message: Message,
+        tensors: Mapping[str, np.ndarray] | None = None,
+        *,
+        timeout_s: float,
+        phase: str,
+        watch: Callable[[], Exception | None] = lambda: None,
     ) -> Frame:
         """Send ``message`` and wait for its reply.
 
         Raises LaunchError: what the page reported, or ``timeout`` after ``timeout_s`` (``phase`` is named in it); Disconnected
-        when the page goes away.
+        when the page goes away; and what ``watch`` gives, which is asked every WATCH_S seconds.
         """
         page, loop = self._page, self._loop
         if page is None or loop is None:
@@ -127,9 +135,14 @@ class Bridge:
         frame = encode(replace(message, id=number), tensors)
         try:
             asyncio.run_coroutine_threadsafe(_send(page, frame), loop).add_done_callback(self._sent)
-            return reply.result(timeout_s)
-        except concurrent.futures.TimeoutError:
-            raise LaunchError("timeout", f"{phase} went over its limit of {timeout_s:g} s.") from None
+            deadline = time.monotonic() + timeout_s
+            while (left_s := deadline - time.monotonic()) > 0:
+                done, _ = concurrent.futures.wait([reply], min(left_s, WATCH_S))
+                if done:
+                    return reply.result()
+                if cause := watch():
+                    raise cause
+            raise LaunchError("timeout", f"{phase} went over its limit of {timeout_s:g} s.")
         finally:
             with self._lock:
                 self._pending.pop(number, None)

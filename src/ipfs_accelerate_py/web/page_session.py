@@ -29,6 +29,7 @@ ENGINE_PROVIDERS: Mapping[str, str] = {
     "webnn": "WebNNExecutionProvider",
 }
 _EXIT_WAIT_S = 2.0
+_LOG_WAIT_S = 0.5
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -83,15 +84,22 @@ class Page:
     ) -> tuple[Reply, dict[str, np.ndarray]]:
         """The reply to ``message``, which must be of ``kind``, and its tensors. Raises LaunchError with what went wrong."""
         try:
-            frame = self.bridge.request(message, tensors, timeout_s=limit_s, phase=phase)
+            # Not every page notices that its browser's GPU process died: WebNN calls may then never return.
+            frame = self.bridge.request(message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure)
         except Disconnected as error:
             raise self._crash(str(error)) from None
         except LaunchError as error:
-            # A dying GPU process reaches the page as a lost device or a failed call: its own log says it better.
-            raise self.process.failure() or error from error
+            raise self._cause(error) from None
         if not isinstance(frame.message, kind):
             raise LaunchError("page_error", f"The page answered {type(message).__name__} with {type(frame.message).__name__}.")
         return frame.message, frame.tensors
+
+    def _cause(self, error: LaunchError) -> LaunchError:
+        """A dying GPU process reaches the page as a lost device or a failed call, a moment before the browser's log says it better."""
+        deadline = time.monotonic() + (_LOG_WAIT_S if error.error_class in ("device_lost", "inference_failed") else 0)
+        while (cause := self.process.failure()) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return cause or error
 
     def _crash(self, told: str) -> LaunchError:
         self.process.wait(_EXIT_WAIT_S)  # the socket closes a moment before the process is gone
