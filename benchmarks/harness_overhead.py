@@ -156,7 +156,9 @@ def main() -> None:
         print(f"{engine}: ours / bare = {np.median(values):.4f} {between} over {len(values)} pairs of launches; floor 1")
         launches = [record.samples_ns for record in queries.records(arguments.store, campaign) if record.spec == specs[engine]]
         rate = aa_check(launches, splits=1000, seed=arguments.seed).rate
-        print(f"{engine}: A/A false-positive rate {rate:.1%} over 1000 splits of {len(launches)} launches (should be at most 5 %)")
+        print(
+            f"{engine}: A/A false-positive rate {rate:.1%} over 1000 splits of {len(launches)} launches (should be at most 5 %)"
+        )
     print(f"samples: {arguments.store}")
 
 

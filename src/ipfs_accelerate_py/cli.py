@@ -91,7 +91,7 @@ def bench(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
-    seed: Annotated[int, typer.Option(help="Seeds weights, inputs and the order of launches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seeds the random order of launches.")] = 0,
     store: StoreOption = DEFAULT_STORE,
     report: Annotated[Path | None, typer.Option(help="Where the HTML report goes (beside the store by default).")] = None,
     resume: Annotated[

@@ -68,13 +68,7 @@ def test_session_says_what_ran(outcome):
 @pytest.mark.parametrize(
     ("narrow_class", "precision"),
     [
-        pytest.param(
-            "bert",
-            "float16",
-            marks=pytest.mark.notyet(
-                "webgpu-firefox", reason="Firefox does not compile onnxruntime-web 1.30's Clip at float16"
-            ),
-        ),
+        ("bert", "float16"),
         ("llama", "float16"),
         ("bert", "int8"),
         ("llama", "int8"),

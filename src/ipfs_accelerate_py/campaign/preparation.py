@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import UnavailableError, UserError
+from ..errors import LaunchError, UnavailableError, UserError
 from ..models.registry import ModelReference
 from ..spec import Workload
 from .child import run_child
@@ -19,7 +19,10 @@ LIMIT_S = 3600.0
 
 
 def prepare_in_child(work: Workload, reference: ModelReference, cache: Path, on_phase: Callable[[str], None]) -> Path:
-    """The prepared folder of the workload. Raises UserError or UnavailableError as ``prepare`` did, MemoryError if it ran out."""
+    """The prepared folder of the workload.
+
+    Raises UserError or UnavailableError as ``prepare`` did, and LaunchError where memory ran out or the export failed.
+    """
     path = str(reference.path) if reference.path else None
     job = {"workload": asdict(work), "reference": {**asdict(reference), "path": path}, "cache": str(cache)}
     ended = run_child(__name__, json.dumps(job), {"default": LIMIT_S}, on_phase)
@@ -33,9 +36,9 @@ def prepare_in_child(work: Workload, reference: ModelReference, cache: Path, on_
     kind, sentence = (
         ("out_of_memory", answer["error"]) if answer else ended.problem or ("process_died", "it ended without a result")
     )
-    if kind == "out_of_memory":
-        raise MemoryError(f"preparing {work.model_class} {work.size}: {sentence}")
-    raise RuntimeError(f"preparing {work.model_class} {work.size} failed ({kind}): {sentence}")
+    raise LaunchError(
+        "out_of_memory" if kind == "out_of_memory" else "load_failed", f"The model could not be prepared: {sentence}"
+    )
 
 
 def main() -> None:

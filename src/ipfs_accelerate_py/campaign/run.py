@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import LaunchError
 from ..measure.launch import Job
 from ..measure.record import LaunchRecord
 from ..measure.stopping import Limits
@@ -13,7 +14,7 @@ from ..spec import Spec
 from ..store.spool import spool, spool_path
 from ..store.writer import Store
 from .child import run_child
-from .plan import Impossible, Plan
+from .plan import Plan
 from .preparation import prepare_in_child
 
 # Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is protocol.Limits), so they
@@ -88,16 +89,17 @@ def _campaign(plan: Plan, store: Store, command: str, resume: bool) -> tuple[str
     return store.begin_campaign(plan.to_dict(), request_hash=plan.request.hash, command=command, seed=plan.request.seed), set()
 
 
-def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, Impossible]]:
-    """Folders by workload hash; and the specs whose model could not be made for want of memory."""
+def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, LaunchError]]:
+    """Folders by workload hash; and, by spec hash, why a model could not be made."""
     folders: dict[str, Path] = {}
-    lost: dict[str, Impossible] = {}
+    lost: dict[str, LaunchError] = {}
     for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
         observer.preparing(f"{work.model_class} {work.size} {work.precision}")
         try:
             folders[work.hash] = prepare_in_child(work, plan.references[work.hash], cache, observer.phase)
-        except MemoryError as error:
-            lost |= {key: Impossible(spec, str(error)) for key, spec in plan.specs.items() if spec.workload == work}
+        except LaunchError as error:
+            observer.warning(f"{work.model_class} {work.size} {work.precision}: {error}")
+            lost |= {key: error for key, spec in plan.specs.items() if spec.workload == work}
     return folders, lost
 
 
@@ -121,20 +123,24 @@ def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Obs
 
 
 def _spool_impossible(
-    plan: Plan, lost: Mapping[str, Impossible], store: Store, campaign_id: str, done: set[tuple[str, int]]
+    plan: Plan, lost: Mapping[str, LaunchError], store: Store, campaign_id: str, done: set[tuple[str, int]]
 ) -> None:
     """One row for each cell that cannot run: a reason in the store, not a gap."""
-    for cell in (*plan.impossible, *lost.values()):
-        if (cell.spec.hash, 0) in done:
-            continue
-        out_of_memory = cell.spec.hash in lost
-        record = replace(
-            LaunchRecord.begin(campaign_id, cell.spec, launch_index=0, order_index=-1),
-            status="failed" if out_of_memory else "unsupported",
-            error_class="out_of_memory" if out_of_memory else "unsupported",
-            error_message=cell.reason,
-            error_phase="prepare" if out_of_memory else "plan",
-            facts={"remedy": cell.remedy} if cell.remedy else {},
-        )
-        spool(record, store.spool_folder)
+
+    def row(spec: Spec, status: str, error_class: str, reason: str, phase: str, **facts: str) -> None:
+        if (spec.hash, 0) not in done:
+            record = replace(
+                LaunchRecord.begin(campaign_id, spec, launch_index=0, order_index=-1),
+                status=status,
+                error_class=error_class,
+                error_message=reason,
+                error_phase=phase,
+                facts=facts,
+            )
+            spool(record, store.spool_folder)
+
+    for cell in plan.impossible:
+        row(cell.spec, "unsupported", "unsupported", cell.reason, "plan", remedy=cell.remedy)
+    for key, error in lost.items():
+        row(plan.specs[key], "failed", error.error_class, str(error), "prepare")
     store.ingest()

@@ -101,7 +101,12 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
     folder = Path(job.folder)
     inputs = load_tensors(folder / "inputs.npz")
     entered("start")
-    session = platform(target.platform).open(
+    place = platform(target.platform)
+    limits = job.limits
+    if place.least_warm_up_s > limits.warm_up_min_s:
+        least_s = place.least_warm_up_s
+        limits = replace(limits, warm_up_min_s=least_s, warm_up_max_s=2 * least_s, warm_up_max_iterations=100_000)
+    session = place.open(
         workload,
         target.device,
         OpenOptions(
@@ -115,7 +120,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
     )
     try:
         start_ns = time.perf_counter_ns() - began
-        measurement = measure(stopwatch(session, inputs, workload.new_tokens), job.limits, entered)
+        measurement = measure(stopwatch(session, inputs, workload.new_tokens), limits, entered)
         entered("finish")
         session_memory = session.memory()
         remote = isinstance(session, RemoteSession)

@@ -52,7 +52,7 @@ def measure(stopwatch: Stopwatch, limits: Limits, on_phase: Callable[[str], None
         limits,
         least=limits.warm_up_min_iterations,
         most=limits.warm_up_max_iterations,
-        least_s=0,
+        least_s=limits.warm_up_min_s,
         most_s=limits.warm_up_max_s,
         estimate_ns=first.total_ns,
     )

@@ -18,8 +18,9 @@ class Limits:
     time limit, up to ``patience`` times it: where one iteration takes many seconds (a software adapter), fewer are taken.
     """
 
+    warm_up_min_s: float = 0.0  # raised by platforms whose compiler works in the background: Platform.least_warm_up_s
     warm_up_max_s: float = 2.0
-    warm_up_max_iterations: int = 1000
+    warm_up_max_iterations: int = 5000
     warm_up_min_iterations: int = 3
     steady_min_s: float = 0.5  # iterations of a millisecond agree within 50 ms, but not with what comes half a second later
     steady_max_s: float = 3.0

@@ -90,7 +90,6 @@ class Bert(ModelClass):
 def embed(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """Sentence embeddings [batch, hidden] of int64 ``input_ids`` and ``attention_mask`` [batch, sequence]."""
     import torch
-    from torch.nn.functional import normalize
 
     from .modules import MASKED
 
@@ -101,4 +100,6 @@ def embed(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> 
     for layer in model.encoder.layer:
         hidden = layer(hidden, bias)
     weights = attended[:, :, None]
-    return normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=-1)
+    pooled = (hidden * weights).sum(1) / weights.sum(1)
+    # Not torch's normalize: its guard against zeros is a Clip, which Firefox does not compile at float16, and none is needed.
+    return pooled / pooled.norm(dim=-1, keepdim=True)

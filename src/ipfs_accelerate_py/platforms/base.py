@@ -173,6 +173,7 @@ class Platform(ABC):
     """A place where models run. Found by the entry point group ``ipfs_accelerate_py.platforms``."""
 
     name: ClassVar[str]
+    least_warm_up_s: ClassVar[float] = 0.0  # a series that looks settled before this may yet become faster
 
     @abstractmethod
     def probe(self) -> Available | Unavailable:

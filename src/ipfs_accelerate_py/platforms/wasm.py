@@ -10,6 +10,9 @@ from .browser_platform import BrowserPlatform
 
 class Wasm(BrowserPlatform):
     name = "wasm"
+    # Chromium runs wasm from its baseline compiler first, at half the speed and evenly so, while the optimising one works in the
+    # background: up to 2 s on two cores (benchmarks/wasm_threads.py).
+    least_warm_up_s = 3.0
 
     def offered(self, facts: dict[str, Any]) -> str | Unavailable:
         features = facts["wasm"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnavailableError, UserError, nearest
+from ..paths import cache_folder
 from ..platforms.base import Unavailable
 
 KINDS = ("chromium", "firefox", "safari")
@@ -130,13 +131,6 @@ KNOWN: dict[str, _Known] = {
     ),
     "safari": _Known("Safari", "safari", (), {"darwin": ("/Applications/Safari.app/Contents/MacOS/Safari",)}, {}),
 }
-
-
-def cache_folder() -> Path:
-    """Where what this package installs for itself is kept: IPFS_ACCELERATE_CACHE, else ipfs_accelerate_py in the user's cache."""
-    if chosen := os.environ.get("IPFS_ACCELERATE_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipfs_accelerate_py"
 
 
 def environment_variable(key: str) -> str:

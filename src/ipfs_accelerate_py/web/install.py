@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import UnavailableError, UserError, nearest
+from ..paths import cache_folder
 from ..platforms.base import Unavailable
 from .browser_flags import has_gpu_device, software_vulkan_driver
-from .browsers import KNOWN, Browser, cache_folder, environment_variable, find_browser
+from .browsers import KNOWN, Browser, environment_variable, find_browser
 from .node import PACKAGE, Node, find_node
 
 DEFAULT = ("chromium", "firefox", "chromium-headless-shell")
