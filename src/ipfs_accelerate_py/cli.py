@@ -168,9 +168,12 @@ def report(
     from .report.html import write_report
     from .report.summary import print_summary
 
+    destination = output or store.with_suffix(".html")
+    if destination.resolve() == store.resolve():
+        raise UserError(f"The report would overwrite the store {store}: name another file with --output.")
     data = from_store(store, campaign)
     print_summary(data)
-    typer.echo(f"Report: {write_report(data, output or store.with_suffix('.html')).resolve()}")
+    typer.echo(f"Report: {write_report(data, destination).resolve()}")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class Workload:
 class Target:
     """Where a workload runs: platform, engine, device of that platform and, for web platforms, the browser's key.
 
+    ``device`` is ``default`` or the platform's own name of one. Where a number of CPU threads was asked for, it is part of the device,
+    ``2 threads`` or ``GPU.0, 2 threads``: with another number the same processor is another device.
     ``browser`` is a key of ``web.browsers`` such as ``chromium``, ``chromium-headless-shell`` or ``firefox``; its version is
     part of the environment, not of the identity, so that versions can be compared.
     """
@@ -65,6 +68,19 @@ class Target:
     @property
     def hash(self) -> str:
         return identity(asdict(self))
+
+    @classmethod
+    def with_threads(cls, device: str, threads: int | None) -> str:
+        """The ``device`` of a target whose engine is given this number of threads (None: its default)."""
+        if threads is None:
+            return device
+        return f"{threads} threads" if device == "default" else f"{device}, {threads} threads"
+
+    @property
+    def device_and_threads(self) -> tuple[str, int | None]:
+        """The platform's name of the device, and the number of threads, None for the engine's default."""
+        found = re.fullmatch(r"(?:(.+), )?(\d+) threads", self.device)
+        return (found[1] or "default", int(found[2])) if found else (self.device, None)
 
     @property
     def label(self) -> str:

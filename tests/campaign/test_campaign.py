@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ipfs_accelerate_py.store import queries
@@ -63,15 +65,25 @@ def test_a_campaign_measures_stores_and_reports(bench, tmp_path: Path) -> None:
     assert {record.order_index for record in records} == {0, 1, 2, 3}
 
 
+def wait_for_launches(store: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until the store holds so many launches of a campaign that still runs."""
+    deadline = time.monotonic() + 120
+    while not store.exists() or len(queries.launches(store)) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_kill_nine_at_any_moment_then_resume_gives_the_same_launches(bench, tmp_path: Path) -> None:
-    """kill -9 of the whole campaign at seeded random moments, again and again: no launch is lost twice, none is doubled."""
+    """Kill -9 of a campaign in preparation, and in the middle of launches: none is lost twice, none is doubled."""
     moments = random.Random(0)
     store = tmp_path / "a.duckdb"
-    for _ in range(3):
+    for count in (0, 1, 3):
         process = bench("--launches", "3", "--resume")
-        time.sleep(moments.uniform(3, 9))
+        wait_for_launches(store, count, process)
+        time.sleep(moments.uniform(0, 0.7))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+        assert all(row["status"] == "unfinished" for row in queries.campaigns(store))
     finish(bench("--launches", "3", "--resume"))
     rows = queries.launches(store)
     assert sorted((row["label"], row["launch_index"]) for row in rows) == [
@@ -85,10 +97,7 @@ def test_kill_nine_at_any_moment_then_resume_gives_the_same_launches(bench, tmp_
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bench, tmp_path: Path) -> None:
     """An interrupt ends with status 130, a report, the launches so far, and no child left."""
     process = bench("--launches", "50")
-    deadline = time.monotonic() + 120
-    while not ((tmp_path / "a.duckdb").exists() and queries.durations(tmp_path / "a.duckdb")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_for_launches(tmp_path / "a.duckdb", 1, process)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -100,11 +109,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bench, tmp_path: Path) 
 def test_two_campaigns_on_one_store(bench, tmp_path: Path) -> None:
     """The second is refused with the first one's process id, and the first goes on unharmed."""
     first = bench("--launches", "4")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "a.duckdb.lock").exists() or not (tmp_path / "a.duckdb").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(2)
+    wait_for_launches(tmp_path / "a.duckdb", 1, first)
     second = bench("--launches", "1")
     _, err = second.communicate(timeout=120)
     assert second.returncode == 2
@@ -119,3 +124,27 @@ def test_a_phase_over_its_limit_is_a_stored_failure(bench, tmp_path: Path) -> No
     rows = queries.launches(tmp_path / "a.duckdb")
     assert {(row["status"], row["error_class"], row["error_phase"]) for row in rows} == {("failed", "timeout", "start")}
     assert len(rows) == 2
+
+
+def browser_of_a_launch(campaign: subprocess.Popen[str]) -> psutil.Process | None:
+    """The browser that a launch of the campaign runs just now, not the one that answered the probe."""
+    for child in psutil.Process(campaign.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ipfs_accelerate_py.measure.launch" in child.cmdline():
+                return next((process for process in child.children(recursive=True) if "firefox" in process.name()), None)
+    return None
+
+
+def test_a_browser_that_is_killed_fails_its_launch_and_no_other(bench, tmp_path: Path) -> None:
+    """Kill -9 of the browser in a launch is a stored failure with its class; the next launch is measured."""
+    cells = ["--models", "bert", "--size", "tiny", "--platforms", "wasm", "--browsers", "firefox", "--quick"]
+    process = bench("--launches", "2", cells=cells)
+    deadline = time.monotonic() + 120
+    while (browser := browser_of_a_launch(process)) is None:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    browser.kill()
+    finish(process)
+    rows = queries.launches(tmp_path / "a.duckdb")
+    assert [row["status"] for row in rows] == ["failed", "ok"]
+    assert rows[0]["error_class"] in ("browser_start", "browser_crashed")

@@ -15,7 +15,7 @@ from strategies import targets
 
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.platforms.base import Coverage
-from ipfs_accelerate_py.spec import Spec, Target
+from ipfs_accelerate_py.spec import Spec, Target, identity
 from ipfs_accelerate_py.store import queries
 from ipfs_accelerate_py.store.connection import connect
 from ipfs_accelerate_py.store.spool import spool
@@ -168,6 +168,9 @@ def test_label_is_that_of_the_target(store: Store, begin, found: list[Target]) -
     assert labels == {target.hash: target.label for target in found}
 
 
+MACHINE = identity({"cpu": "one"})  # of store_launches
+
+
 def test_filters_and_order(store: Store, begin) -> None:
     """Launches by one value, several values or none; cells from fastest to slowest, without results last."""
     campaign = begin(store)
@@ -186,8 +189,8 @@ def test_filters_and_order(store: Store, begin) -> None:
     assert len(queries.launches(store.path, status="ok", platform="webgpu")) == 2
     assert queries.launches(store.path, browser=[]) == []
     assert [row["spec_hash"] for row in queries.spec_summaries(store.path)] == [specs[1].hash, specs[0].hash, specs[2].hash]
-    assert {row["duration_s"] for row in queries.durations(store.path)} == {1.5}
-    assert len(queries.durations(store.path)) == 2
+    assert {row["duration_s"] for row in queries.durations(store.path, MACHINE)} == {1.5}
+    assert len(queries.durations(store.path, MACHINE)) == 2
     with pytest.raises(UserError, match="Unknown column 'browzer': did you mean browser"):
         queries.launches(store.path, browzer="firefox")
 

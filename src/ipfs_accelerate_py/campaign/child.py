@@ -58,7 +58,10 @@ def run_child(
                 process.stdin.write(job + "\n")
                 process.stdin.flush()
             for line in process.stdout:
-                message = json.loads(line)
+                try:
+                    message = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # it was killed in the middle of a line; how it ended tells the rest
                 messages.append(message)
                 if "phase" in message:
                     watch.enter(message["phase"])
@@ -108,6 +111,8 @@ class _Watch:
 
     def enter(self, phase: str) -> None:
         self.stop()
+        if self.expired:
+            return  # a line that was still in the pipe: the phase that went over its limit is the one before
         self.phase = phase
         # A session with its own clock announces several phases as one, "fetch, load, compile".
         self.limit_s = sum(self._limits_s.get(name, self._limits_s["default"]) for name in phase.split(", "))

@@ -27,7 +27,7 @@ DEFAULT_MODELS = ("bert", "vit", "whisper", "llama")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asked for; empty tuples mean "all" or the model's own default. Its hash finds a campaign to resume."""
+    """What the user asked for; empty tuples mean "all" or the model's own default."""
 
     models: tuple[str, ...] = DEFAULT_MODELS
     sizes: tuple[str, ...] = ("small",)
@@ -44,10 +44,6 @@ class Request:
     seed: int = 0
     threads: int | None = None
     quick: bool = False
-
-    @property
-    def hash(self) -> str:
-        return identity(asdict(self))
 
     def checked(self) -> Request:
         """This request, or a UserError that names the first mistake."""
@@ -66,9 +62,10 @@ class Request:
             for value in values:
                 if value < 1:
                     raise UserError(f"A {name} of {value} makes no sense: give 1 or more.")
-        for option, value in (("--launches", self.launches), ("--software-launches", self.software_launches)):
-            if value < 1:
-                raise UserError(f"{option} {value} makes no sense: give 1 or more (5 lets two targets be told apart).")
+        counts = {"--launches": self.launches, "--software-launches": self.software_launches, "--threads": self.threads}
+        for option, count in counts.items():
+            if count is not None and count < 1:
+                raise UserError(f"{option} {count} makes no sense: give 1 or more.")
         return self
 
 
@@ -90,6 +87,11 @@ class Plan:
     references: dict[str, ModelReference]  # by workload hash
     impossible: tuple[Impossible, ...]
     order: tuple[tuple[str, int], ...]
+
+    @property
+    def hash(self) -> str:
+        """Finds a campaign to resume: one that asked for the same and found the same, weights of folders included."""
+        return identity({"request": asdict(self.request), "specs": sorted(self.specs)})
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -166,19 +168,22 @@ def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) ->
         if isinstance(found, Unavailable):
             engine = next(engine for engine, platforms in ENGINES.items() if name in platforms)
             if not request.engines or engine in request.engines:
-                yield Target(platform=name, engine=engine), found
+                yield Target(platform=name, engine=engine, device=Target.with_threads("default", request.threads)), found
             continue
         for engine in found.engines:
             if request.engines and engine not in request.engines:
                 continue
             if name not in BROWSER_PLATFORMS:
-                yield from ((Target(platform=name, engine=engine, device=device.name), None) for device in found.devices)
+                for device in found.devices:
+                    named = Target.with_threads(device.name, request.threads)
+                    yield Target(platform=name, engine=engine, device=named), None
                 continue
             offered = [device.facts["browser"] for device in found.devices]
             missing = found.facts["unavailable_browsers"]
             for browser in _browsers(offered, request.browsers):
                 reason = None if browser in offered else Unavailable(**missing[browser])
-                yield Target(platform=name, engine=engine, browser=browser), reason
+                named = Target.with_threads("default", request.threads)
+                yield Target(platform=name, engine=engine, device=named, browser=browser), reason
 
 
 def _on_software_adapter(target: Target, probed: Mapping[str, Available | Unavailable]) -> bool:

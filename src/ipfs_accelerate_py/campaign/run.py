@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import LaunchError
+from ..measure import machine
 from ..measure.launch import Job
 from ..measure.record import LaunchRecord
 from ..measure.stopping import Limits
 from ..spec import Spec
+from ..store.connection import StoreBusyError
 from ..store.spool import spool, spool_path
 from ..store.writer import Store
 from .child import run_child
@@ -20,12 +22,14 @@ from .preparation import prepare_in_child
 # Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is protocol.Limits), so they
 # are generous: a 2-core software adapter needs up to 30 s for the first inference of a small model.
 PHASE_LIMITS_S = {"default": 120.0, "compile": 300.0, "first_inference": 180.0, "warm_up": 180.0, "steady": 240.0}
+PHASE_LIMITS_S["coverage"] = PHASE_LIMITS_S["compile"]  # the model is compiled once more to have its nodes counted
 
 
 @dataclass
 class Observer:
     """What a campaign tells while it runs. The defaults are silent."""
 
+    began: Callable[[str], None] = lambda campaign_id: None
     preparing: Callable[[str], None] = lambda label: None
     launching: Callable[[Spec, int, int, int], None] = lambda spec, index, position, total: None
     phase: Callable[[str], None] = lambda name: None
@@ -49,9 +53,11 @@ def run_campaign(
     """
     with store.campaign_lock():
         _ingest(store, observer)
-        campaign_id, done = _campaign(plan, store, command, resume)
+        campaign_id, done = _campaign(plan, store, command, resume, observer)
+        observer.began(campaign_id)
         folders, lost = _prepare(plan, cache, observer)
         _spool_impossible(plan, lost, store, campaign_id, done)
+        counted: set[str] = set()  # specs whose nodes a launch has counted by provider
         order = [(spec, index) for spec, index in plan.order if (spec, index) not in done and spec not in lost]
         try:
             for position, (spec_hash, index) in enumerate(order):
@@ -65,14 +71,18 @@ def run_campaign(
                     spool=str(store.spool_folder),
                     limits=Limits.quick() if plan.request.quick else Limits(),
                     phase_limits_s=dict(phase_limits_s),
-                    threads=plan.request.threads,
+                    count_nodes=spec_hash not in counted,
                 )
                 observer.launching(spec, index, position, len(order))
-                _launch(job, store, phase_limits_s, observer)
+                if _launch(job, store, phase_limits_s, observer):
+                    counted.add(spec_hash)
                 _ingest(store, observer)
         finally:
             _ingest(store, observer)
-        store.finish_campaign(campaign_id)
+        try:
+            store.finish_campaign(campaign_id)
+        except StoreBusyError as error:
+            observer.warning(f"The campaign is complete but not marked as finished; --resume does that. {error}")
         return campaign_id
 
 
@@ -83,10 +93,12 @@ def _ingest(store: Store, observer: Observer) -> None:
         )
 
 
-def _campaign(plan: Plan, store: Store, command: str, resume: bool) -> tuple[str, set[tuple[str, int]]]:
-    if resume and (campaign := store.resumable_campaign(plan.request.hash)):
-        return campaign.id, campaign.done
-    return store.begin_campaign(plan.to_dict(), request_hash=plan.request.hash, command=command, seed=plan.request.seed), set()
+def _campaign(plan: Plan, store: Store, command: str, resume: bool, observer: Observer) -> tuple[str, set[tuple[str, int]]]:
+    if resume:
+        if campaign := store.resumable_campaign(plan.hash):
+            return campaign.id, campaign.done
+        observer.warning("The store has no unfinished campaign of just this request on what is here now: a new one begins.")
+    return store.begin_campaign(plan.to_dict(), request_hash=plan.hash, command=command, seed=plan.request.seed), set()
 
 
 def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, LaunchError]]:
@@ -103,10 +115,13 @@ def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Pat
     return folders, lost
 
 
-def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer) -> None:
+def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer) -> bool:
+    """Run one launch, and see to it that a record of it is spooled. Whether it gave a result."""
     ended = run_child("ipfs_accelerate_py.measure.launch", job.to_json(), limits_s, observer.phase)
     problem = ended.problem
     spooled = spool_path(store.spool_folder, job.campaign_id, job.spec.hash, job.launch_index).exists()
+    if not problem and not spooled:
+        problem = ("process_died", "the launch's process ended without a record")
     if problem and not spooled:  # the child did not live to spool its own record
         error_class, sentence = problem
         failure = replace(
@@ -115,11 +130,14 @@ def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Obs
             error_class=error_class,
             error_message=sentence,
             error_phase=ended.phase,
+            machine=machine.fingerprint(),
+            environment=machine.environment(),
         )
         spool(failure, store.spool_folder)
     elif not problem and "error_class" in (last := ended.messages[-1]):
         problem = (last["error_class"], last["error_message"])
     observer.ended(job.spec, problem, ended.duration_s)
+    return problem is None
 
 
 def _spool_impossible(
@@ -136,6 +154,8 @@ def _spool_impossible(
                 error_message=reason,
                 error_phase=phase,
                 facts=facts,
+                machine=machine.fingerprint(),
+                environment=machine.environment(),
             )
             spool(record, store.spool_folder)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,26 +20,38 @@ from rich.table import Table
 from ..campaign.estimate import estimate
 from ..campaign.plan import Plan, Request, make_plan
 from ..campaign.run import PHASE_LIMITS_S, Observer, run_campaign
+from ..errors import UserError
+from ..measure import machine
 from ..paths import cache_folder
 from ..platforms.registry import probe
-from ..spec import PLATFORMS, Spec
+from ..spec import PLATFORMS, Spec, identity
 from ..store import queries
 from ..store.writer import Store
+from ..web.browsers import environment_variable, find_browser
 
 console = Console(stderr=True, highlight=False)
 
 
 def _plan(request: Request) -> Plan:
-    request.checked()
+    request = replace(request, browsers=tuple(_browser_key(name) for name in request.browsers)).checked()
     with console.status("Asking the platforms and browsers of this machine ..."):
         probed = {name: probe(name) for name in request.platforms or PLATFORMS}
     return make_plan(request, probed)
 
 
+def _browser_key(name: str) -> str:
+    """The key of a browser named by its executable, which is then the one that every launch finds under this key."""
+    if os.sep not in name:
+        return name
+    browser = find_browser(name)
+    os.environ[environment_variable(browser.key)] = str(browser.executable)
+    return browser.key
+
+
 def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     """Print what would run, what cannot and why, and how long it should take."""
     plan = _plan(request)
-    past = queries.durations(store_path) if store_path.exists() else []
+    past = _past(store_path) if store_path.exists() else []
     expected = estimate(plan, past)
     if as_json:
         print(
@@ -61,6 +76,10 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     out.print(f"{len(plan.order)} launches, {known}" + _without_history(expected.unknown, bool(expected.seconds)))
 
 
+def _past(store_path: Path) -> list[dict[str, Any]]:
+    return queries.durations(store_path, identity(machine.fingerprint()))
+
+
 def _without_history(unknown: int, some_known: bool) -> str:
     if not unknown:
         return " by the launches that the store holds."
@@ -77,14 +96,18 @@ def bench(
     from ..report.html import write_report
     from ..report.summary import print_summary
 
-    store = Store.create_or_open(store_path)
+    if phase_limit_s is not None and phase_limit_s <= 0:
+        raise UserError(f"--phase-limit-s {phase_limit_s:g} makes no sense: give seconds above 0.")
+    if report_path.resolve() == store_path.resolve():
+        raise UserError(f"The report would overwrite the store {store_path}: name another file with --report.")
     plan = _plan(request)
+    store = Store.create_or_open(store_path)
     limits = dict.fromkeys(PHASE_LIMITS_S, phase_limit_s) if phase_limit_s else PHASE_LIMITS_S
     interrupted = False
-    campaign_id: str | None = None
+    bars = _Bars(plan, _past(store_path))
     try:
-        with _Bars(plan, queries.durations(store_path)) as bars:
-            campaign_id = run_campaign(
+        with bars:
+            run_campaign(
                 plan,
                 store,
                 cache_folder() / "models",
@@ -96,6 +119,9 @@ def bench(
     except KeyboardInterrupt:
         interrupted = True
         console.print("\nInterrupted. What is done is kept; the same command with --resume goes on.")
+    campaign_id = bars.campaign_id
+    if campaign_id is None:
+        sys.exit(130)  # interrupted before a campaign began
     data = from_store(store_path, campaign_id)
     write_report(data, report_path)
     if as_json:
@@ -132,7 +158,8 @@ class _Bars:
         )
         self._task = self._progress.add_task("preparing", total=len(plan.order), left="")
         self._remaining = list(plan.order)
-        self.observer = Observer(self._preparing, self._launching, self._phase, self._ended, self._warning)
+        self.campaign_id: str | None = None
+        self.observer = Observer(self._began, self._preparing, self._launching, self._phase, self._ended, self._warning)
         self._label = ""
 
     def __enter__(self) -> _Bars:
@@ -141,6 +168,9 @@ class _Bars:
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
+
+    def _began(self, campaign_id: str) -> None:
+        self.campaign_id = campaign_id
 
     def _preparing(self, label: str) -> None:
         self._progress.update(self._task, description=f"preparing {label}")

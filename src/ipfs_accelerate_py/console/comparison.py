@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ import typer
 
 from ..errors import UserError, nearest
 from ..measure.compare import compare
+from ..spec import identity
 from ..store import queries
 
 
 def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
     """Print the verdict on cell ``a`` against cell ``b``."""
-    cells = {_name(row): row for row in queries.spec_summaries(store) if row["launches_ok"]}
+    cells = [row for row in queries.spec_summaries(store) if row["launches_ok"]]
     if not cells:
         raise UserError(f"{store} holds no successful launch yet; 'ipfs-accelerate bench' makes some.")
     first, second = _find(a, cells), _find(b, cells)
+    for row in (first, second):
+        if not row["ranked"]:
+            raise UserError(f"{_name(row)} failed its output check: how fast it is wrong is not compared.")
     if first["provenance"] != second["provenance"]:
         raise UserError(f"A {first['provenance']} cell is not compared with a {second['provenance']} one.")
     verdict = compare(_samples(store, first), _samples(store, second))
@@ -27,34 +32,47 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
         print(json.dumps({"a": _name(first), "b": _name(second), **asdict(verdict)}, indent=1))
         return
     for row in (first, second):
-        typer.echo(f"{_name(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}")
+        software = ", on a software adapter" if row["software_adapter"] else ""
+        typer.echo(
+            f"{_name(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}{software}"
+        )
     typer.echo(f"A is {verdict.text}")
 
 
 def _name(row: dict[str, Any]) -> str:
-    """``bert/small:cpu·onnxruntime``, with what makes it differ from its neighbours."""
-    parts = [row["precision"], f"b{row['batch_size']}", *([f"s{row['sequence_length']}"] if row["sequence_length"] else [])]
-    return f"{row['model_class']}/{row['size']}/{'/'.join(parts)}:{row['label'].replace(' ', '')}"
+    """Everything that tells a cell from its neighbours: ``bert/small/trained/float32/b1/s128:cpu·onnxruntime@3f2a``, the machine last."""
+    shape = [f"b{row['batch_size']}"]
+    shape += [f"s{row['sequence_length']}"] if row["sequence_length"] else []
+    shape += [f"n{row['new_tokens']}"] if row["new_tokens"] else []
+    model = "/".join([row["model_class"], row["size"], row["weights"], row["precision"], *shape])
+    return f"{model}:{row['label'].replace(' ', '')}@{row['machine_hash'][:4]}"
 
 
-def _find(wanted: str, cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """By a spec's hash, or by a name whose words all occur in one cell's: ``bert:cpu·onnxruntime``, ``bert firefox wasm``."""
-    for row in cells.values():
-        if row["spec_hash"] == wanted:
-            return row
-    words = wanted.replace(":", " ").replace("/", " ").replace("·", " ").split()
-    found = [name for name in cells if all(word in name.replace(":", "/").replace("·", "/").split("/") for word in words)]
+def _words(text: str) -> list[str]:
+    return re.split(r"[\s:/·@]+", text)
+
+
+def _find(wanted: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """By a spec's hash, or by words that all occur in one cell's name only: ``bert:cpu·onnxruntime``, ``bert firefox wasm``."""
+    names = {_name(row): row for row in cells}
+    found = [row for row in cells if row["spec_hash"] == wanted] or [
+        row for row in cells if set(_words(wanted)) <= set(_words(_name(row)))
+    ]
     if len(found) == 1:
-        return cells[found[0]]
+        return found[0]
     if found:
-        raise UserError(f"'{wanted}' fits {len(found)} cells, add a word: {', '.join(found)}.")
-    raise nearest(wanted, cells, "cell")
+        told = ", ".join(f"{_name(row)} ({row['spec_hash']})" for row in found)
+        raise UserError(f"'{wanted}' fits {len(found)} cells: add a word of a name, or give its hash. {told}.")
+    raise nearest(wanted, names, "cell")
 
 
 def _samples(store: Path, row: dict[str, Any]) -> list[Any]:
-    """Steady samples of each successful launch of the cell, on the machine of the summary."""
+    """Steady samples of each successful launch of the cell: of its spec, on its machine, of its provenance."""
     return [
         record.samples_ns
         for record in queries.records(store)
-        if record.spec.hash == row["spec_hash"] and record.status == "ok" and record.provenance == row["provenance"]
+        if record.status == "ok"
+        and record.spec.hash == row["spec_hash"]
+        and record.provenance == row["provenance"]
+        and identity(record.machine) == row["machine_hash"]
     ]

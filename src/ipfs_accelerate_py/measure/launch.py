@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import LaunchError
+from ..errors import LaunchError, UnavailableError, UserError
+from ..platforms.base import OpenOptions, RemoteSession, Session
 from ..spec import Spec
 from .record import LaunchRecord
 from .stopping import Limits
@@ -34,7 +35,7 @@ class Job:
     spool: str
     limits: Limits
     phase_limits_s: dict[str, float]
-    threads: int | None = None
+    count_nodes: bool = True  # by provider; in a browser that costs a second session, so one launch of a spec pays for all
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -78,6 +79,9 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
     except LaunchError as error:
         status = "unsupported" if error.error_class == "unsupported" else "failed"
         record = replace(record, status=status, error_class=error.error_class, error_message=str(error), error_phase=phase)
+    except (UnavailableError, UserError, OSError) as error:  # what was there when the campaign was planned is not there now
+        error_class = "browser_start" if job.spec.target.browser and phase == "start" else "load_failed"
+        record = replace(record, error_class=error_class, error_message=str(error), error_phase=phase)
     except MemoryError as error:
         message = str(error) or "Python could not allocate memory"
         record = replace(record, error_class="out_of_memory", error_message=message, error_phase=phase)
@@ -91,9 +95,8 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
 
 def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str], None]) -> LaunchRecord:
     from ..models.prepared import load_tensors
-    from ..platforms.base import OpenOptions, RemoteSession
     from ..platforms.registry import platform
-    from . import accuracy, memory
+    from . import accuracy
     from .protocol import measure
     from .stopwatch import stopwatch
 
@@ -106,14 +109,15 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
     if place.least_warm_up_s > limits.warm_up_min_s:
         least_s = place.least_warm_up_s
         limits = replace(limits, warm_up_min_s=least_s, warm_up_max_s=2 * least_s, warm_up_max_iterations=100_000)
+    device, threads = target.device_and_threads
     session = place.open(
         workload,
-        target.device,
+        device,
         OpenOptions(
             folder=folder,
             engine=target.engine,
             browser=target.browser,
-            threads=job.threads,
+            threads=threads,
             inputs=inputs,
             limits_s=job.phase_limits_s,
         ),
@@ -122,14 +126,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
         start_ns = time.perf_counter_ns() - began
         measurement = measure(stopwatch(session, inputs, workload.new_tokens), limits, entered)
         entered("finish")
-        session_memory = session.memory()
-        remote = isinstance(session, RemoteSession)
-        facts: dict[str, Any] = {
-            **session.facts(),
-            "clock_limited": measurement.clock_limited,
-            "process_id": os.getpid(),
-        }
-        return replace(
+        record = replace(
             record,
             status="ok",
             phases_ns={"start": start_ns, **measurement.phases_ns},
@@ -143,19 +140,40 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
             accuracy=accuracy.check(
                 measurement.outputs, load_tensors(folder / "reference.npz"), workload.precision, workload.task
             ),
-            host_peak_bytes=(
-                memory.tree_peak_bytes(session.process_ids()) if isinstance(session, RemoteSession) else memory.own_peak_bytes()
-            ),
+            facts={"clock_limited": measurement.clock_limited, "process_id": os.getpid()},
+        )
+        return _described(record, session, job.count_nodes, entered)
+    finally:
+        session.close()
+
+
+def _described(
+    record: LaunchRecord, session: Session | RemoteSession, count_nodes: bool, entered: Callable[[str], None]
+) -> LaunchRecord:
+    """The record with what the session says of itself. What fails here takes no sample with it: its reason is a fact."""
+    from . import memory
+
+    try:
+        host_peak = (
+            memory.tree_peak_bytes(session.process_ids()) if isinstance(session, RemoteSession) else memory.own_peak_bytes()
+        )
+        session_memory = session.memory()
+        facts: dict[str, Any] = {**session.facts(), **record.facts}
+        record = replace(
+            record,
+            host_peak_bytes=host_peak,
             device_peak_bytes=session_memory.device_peak_bytes,
             weights_bytes=session_memory.weights_bytes,
-            # A count of nodes costs a browser a second session, which the first launch of a spec pays for all.
-            coverage=session.coverage() if job.launch_index == 0 or not remote else None,
             software_adapter=facts.pop("software_adapter", None),
             bytes_read_back=facts.pop("bytes_read_back", None),
             facts=facts,
         )
-    finally:
-        session.close()
+        if count_nodes or isinstance(session, Session):
+            entered("coverage")
+            record = replace(record, coverage=session.coverage())
+    except LaunchError as error:
+        record = replace(record, facts={**record.facts, "not_described": f"{error.error_class}: {error}"})
+    return record
 
 
 def main() -> None:

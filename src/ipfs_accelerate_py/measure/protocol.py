@@ -46,16 +46,18 @@ def measure(stopwatch: Stopwatch, limits: Limits, on_phase: Callable[[str], None
     first, outputs = stopwatch.first()
 
     on_phase("warm_up")
-    warm_up, _ = _iterate(
-        stopwatch,
-        settled,
-        limits,
-        least=limits.warm_up_min_iterations,
-        most=limits.warm_up_max_iterations,
-        least_s=limits.warm_up_min_s,
-        most_s=limits.warm_up_max_s,
-        estimate_ns=first.total_ns,
-    )
+    warm_up: list[Sample] = []
+    if first.total_ns < limits.patience * limits.warm_up_max_s * 1e9:  # otherwise one more iteration would be over the limit
+        warm_up, _ = _iterate(
+            stopwatch,
+            settled,
+            limits,
+            least=limits.warm_up_min_iterations,
+            most=limits.warm_up_max_iterations,
+            least_s=limits.warm_up_min_s,
+            most_s=limits.warm_up_max_s,
+            estimate_ns=first.total_ns,
+        )
     warm_up_ns = _totals(warm_up)
 
     on_phase("steady")
@@ -67,7 +69,7 @@ def measure(stopwatch: Stopwatch, limits: Limits, on_phase: Callable[[str], None
         most=limits.steady_max_iterations,
         least_s=limits.steady_min_s,
         most_s=limits.steady_max_s,
-        estimate_ns=warm_up_ns[-1],
+        estimate_ns=warm_up_ns[-1] if warm_up_ns else first.total_ns,
     )
     samples_ns = _totals(samples)
 

@@ -42,7 +42,9 @@ def prepare(workload: Workload, reference: ModelReference, cache_folder: Path, s
 
     Raises UserError for weights that cannot be read or fetched, UnavailableError where torch or onnx is not installed.
     """
-    key = identity({"workload": asdict(workload), "seed": seed, "format": FORMAT, "recipe": RECIPE})
+    # The path is in it because torch reads trained weights from where they are: a folder that was moved is prepared anew.
+    path = str(reference.path) if reference.path else None
+    key = identity({"workload": asdict(workload), "path": path, "seed": seed, "format": FORMAT, "recipe": RECIPE})
     return _once(cache_folder / "prepared" / key, partial(_build, workload, reference, cache_folder, seed))
 
 

@@ -80,15 +80,11 @@ class TorchSession(GraphSession):
             self.accelerator.synchronize()
 
     def memory(self) -> Memory:
-        """Weights as they lie in memory, each counted once. Metal counts what its driver holds, and has no peak."""
+        """Weights as they lie in memory, each counted once. Metal has no counter of the peak."""
         weights = {
             tensor.data_ptr(): tensor.nbytes for graph in self.graphs.values() for tensor in graph.module.state_dict().values()
         }
-        peak = None
-        if self.device.startswith("cuda"):
-            peak = self.torch.cuda.max_memory_allocated(self.device)
-        elif self.device == "mps":
-            peak = self.torch.mps.driver_allocated_memory()
+        peak = self.torch.cuda.max_memory_allocated(self.device) if self.device.startswith("cuda") else None
         return Memory(sum(weights.values()), peak)
 
     def close(self) -> None:

@@ -122,9 +122,11 @@ class Cell:
                     + ": the CPU's time, says nothing about a GPU",
                 )
             )
-        share = min((cov["share"] for launch in self.ok if (cov := launch["coverage"])), default=1.0)
-        if share < 1:
-            flags.append(("cov", f"only {share:.0%} of the graph's nodes ran on the provider asked for"))
+        shares = [cov["share"] for launch in self.ok if (cov := launch["coverage"])]
+        if shares and min(shares) < 1:
+            flags.append(("cov", f"only {min(shares):.0%} of the graph's nodes ran on the provider asked for"))
+        if self.ok and not shares and self.ok[0]["platform"] in ("webgpu", "webnn"):
+            flags.append(("cov?", "which provider ran the graph's nodes is not known"))
         if unsteady := sum(launch["steady"] is False for launch in self.ok):
             flags.append(("~", f"{unsteady} of {len(self.ok)} launches never became steady"))
         if self.ok and len(self.ok) < len(self.launches):

@@ -112,7 +112,8 @@ def phases(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
 
 
 def memory(cells: Sequence[Cell], dark: bool = False) -> go.Figure:
-    """Weights, peak of the host (all processes of the launch) and peak of the device: medians over launches, megabytes."""
+    """Weights, peak of the host and peak of the device: medians over launches, megabytes. A browser's host peak is the sum of its
+    processes' own peaks, an upper bound."""
     figure, panels = _panels([cell for cell in cells if cell.ok])
     series = {
         "weights_bytes": ("weights", GREY, ""),

@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ..errors import UserError
 from ..spec import identity
 from . import figures, sections
 from .cells import KINDS, Cell, cells, rankings
@@ -28,10 +29,19 @@ FIGURES: dict[str, Callable[[Sequence[Cell]], go.Figure]] = {
 
 
 def write_report(data: ReportData, path: str | Path) -> Path:
-    """Write the report to ``path`` (its folder is made) and return the path."""
+    """Write the report to ``path`` (its folder is made) and return the path. An earlier report is replaced only by a whole one.
+
+    Raises UserError where it cannot be written (a full disk, no permission).
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(data), encoding="utf-8")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(render(data), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"The report {path} cannot be written: {error.strerror}. The measurements are in the store.") from error
     return path
 
 

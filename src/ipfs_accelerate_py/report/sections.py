@@ -246,7 +246,8 @@ def _table(found: Sequence[Cell]) -> str:
         )
     times = ("Median, ms#", "Cold start, s#", "First token, ms#", "Per token, ms#")
     head = _head("Model", "Target", "Status", *times, "Host peak#", "Launches#")
-    return _section("all", "All cells", "The same numbers as a table. Open a row for its launches.", _framed(head, rows))
+    text = "The same numbers as a table. Open a row for its launches. A browser's host peak is the sum of its processes' peaks."
+    return _section("all", "All cells", text, _framed(head, rows))
 
 
 def _unavailable(data: ReportData) -> str:

@@ -124,7 +124,7 @@ def repeat_command(launch: Mapping[str, Any], request: Mapping[str, Any], launch
     scheme, _, source = str(launch["origin"]).partition(":")
     published = scheme in ("synthetic", "package")
     if scheme == "hub":
-        model = source.partition("@")[0]
+        model = source
     elif scheme == "folder":
         folders = [name for name in request.get("models", ()) if "/" in name or name.startswith(".")]
         model = folders[0] if len(folders) == 1 else "THE/MODEL/FOLDER"
@@ -143,6 +143,7 @@ def repeat_command(launch: Mapping[str, Any], request: Mapping[str, Any], launch
         "--precisions": launch["precision"],
         "--threads": request.get("threads"),
         "--launches": request.get("launches") or launches,
+        "--software-launches": request.get("software_launches") if launch["software_adapter"] else None,
         "--seed": request.get("seed") or 0,
     }
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]

@@ -88,12 +88,11 @@ def records(path: Path, campaign_id: str | None = None) -> list[LaunchRecord]:
         return [from_row(row) for row in _fetch(connection, sql, {"campaign": campaign_id})]
 
 
-def durations(path: Path) -> list[Row]:
-    """spec_hash, platform, engine, browser and duration_s of the launches that ended well: what an estimate of time rests on."""
-    with reading(path) as connection:
-        return _fetch(
-            connection, "SELECT spec_hash, platform, engine, browser, duration_s FROM launch_summary WHERE status = 'ok'", []
-        )
+def durations(path: Path, machine_hash: str) -> list[Row]:
+    """spec_hash, platform, engine, browser and duration_s of the launches that ended well on this machine: an estimate's grounds."""
+    columns = ("spec_hash", "platform", "engine", "browser", "duration_s")
+    rows = launches(path, status="ok", machine_hash=machine_hash)
+    return [{column: row[column] for column in columns} for row in rows]
 
 
 def _filtered(path: Path, source: str, arguments: list[Any], filters: dict[str, Any], order: str) -> list[Row]:

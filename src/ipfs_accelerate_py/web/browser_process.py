@@ -181,5 +181,5 @@ def remove_stale_work() -> None:
     """Remove work folders whose Python process is gone: left by a kill of the whole process tree or by a power cut."""
     for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*"):
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
-        if not psutil.pid_exists(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)

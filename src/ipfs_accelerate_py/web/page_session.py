@@ -54,7 +54,7 @@ class Page:
         self.bridge = Bridge(folder, files, allow_eval=allow_eval).__enter__()
         try:
             self.process: BrowserProcess = start_browser(browser, self.bridge.url, adapter=adapter, extra_flags=extra_flags)
-        except LaunchError:
+        except BaseException:  # a full disk, say, is no LaunchError
             self.bridge.close()
             raise
         try:
@@ -184,7 +184,7 @@ class PageSession(RemoteSession):
         return Coverage(ENGINE_PROVIDERS[self._provider], nodes) if nodes else None
 
     def process_ids(self) -> Sequence[int]:
-        return [self._page.process.pid]
+        return self._page.process.process_ids()
 
     def facts(self) -> dict[str, Any]:
         browser, inspected = self._page.browser, self._inspect()
