@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Say what each command does (this text)
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 	@echo
-	@echo "  make bench BENCH_FLAGS=''          measures in full: 5 launches of each cell (the default is --quick)"
+	@echo "  make bench BENCH_FLAGS=''          measures in full, with longer series (the default is --quick)"
 	@echo "  make test PYTEST_FLAGS='tests/web' passes options to pytest"
 
 bench: $(INSTALLED) ## Install what is missing, measure this machine, write the report

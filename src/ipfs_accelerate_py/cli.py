@@ -81,7 +81,7 @@ def bench(
     launches: Annotated[
         int | None,
         typer.Option(
-            help="Fresh processes or browser profiles per cell: 5 by default, which lets two cells be told apart; 3 if quick."
+            help="Fresh processes or browser profiles per cell: 5, or 4 if quick, the fewest that can be told apart at 95 %."
         ),
     ] = None,
     software_launches: Annotated[
@@ -135,7 +135,7 @@ def bench(
         sequence_lengths=numbers(sequence_lengths, "--sequence-lengths"),
         new_tokens=new_tokens,
         precisions=words(precisions),
-        launches=launches if launches is not None else 3 if quick else 5,
+        launches=launches if launches is not None else 4 if quick else 5,
         software_launches=software_launches if software_launches is not None else 1 if quick else 2,
         seed=seed,
         threads=threads,

@@ -9,7 +9,6 @@ from typing import Any
 import campaign_fixture as fixture
 import pytest
 
-from ipfs_accelerate_py.campaign.plan import Request
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.measure.record import LaunchRecord
 from ipfs_accelerate_py.report.cells import cells
@@ -34,7 +33,7 @@ def run_campaign(path: Path, *records: LaunchRecord, **plan: Any) -> str:
         "launches": 4,
         **plan,
     }
-    campaign_id = store.begin_campaign(made, request_hash=Request().hash, command="bench", seed=5)
+    campaign_id = store.begin_campaign(made, request_hash="the request", command="bench", seed=5)
     for record in records:
         spool(replace(record, campaign_id=campaign_id, launch_id=f"{record.launch_id}-{campaign_id}"), store.spool_folder)
     store.finish_campaign(campaign_id)

@@ -59,9 +59,9 @@ def test_the_command_repeats_the_run():
 
 
 def test_the_command_names_a_hub_model_or_a_folder_and_quotes_it():
-    """A hub id goes without its revision; a folder is the one that was asked for; a shell reads it as one word."""
+    """A hub id keeps its revision; a folder is the one that was asked for; a shell reads it as one word."""
     flat = flatten(fixture.launch(fixture.spec_of("bert", "torch"), 0, 1.0))
     hub = shlex.split(repeat_command({**flat, "origin": "hub:organisation/name@abc", "weights": "trained"}, {}, 5))
-    assert hub[hub.index("--models") + 1] == "organisation/name" and "--size" not in hub
+    assert hub[hub.index("--models") + 1] == "organisation/name@abc" and "--size" not in hub
     folder = shlex.split(repeat_command({**flat, "origin": "folder:1234"}, {"models": ["bert", "./a model; rm"]}, 5))
     assert folder[folder.index("--models") + 1] == "./a model; rm"

@@ -204,10 +204,14 @@ def cells(data: ReportData) -> list[Cell]:
 
 
 def rankings(all_cells: Sequence[Cell]) -> list[Ranking]:
-    """One ranking per model label, also where nothing can be ranked. All comparisons of the report are one family."""
+    """One ranking per model label, also where nothing can be ranked. All comparisons of the report are one family.
+
+    A software adapter competes with nothing: it has few launches, and its time is the CPU's, which the other cells are as well.
+    """
     orders: dict[str, list[Cell]] = {cell.model: [] for cell in all_cells}
     for cell in sorted((cell for cell in all_cells if cell.kind == "measured"), key=lambda cell: cell.median or math.inf):
         orders[cell.model].append(cell)
+    orders = {model: [cell for cell in order if not cell.software] or order for model, order in orders.items()}
     found = compare_all({cell.id: (cell.samples, order[0].samples) for order in orders.values() for cell in order[1:]})
     return [Ranking(model, tuple(order), tuple(found[cell.id] for cell in order[1:])) for model, order in orders.items()]
 
