@@ -111,7 +111,10 @@ def main() -> None:
     folder = prepare_in_child(work, reference, cache_folder() / "models", lambda phase: None)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     store = Store.create_or_open(arguments.store)
-    specs = {engine: Spec(workload=work, target=Target(platform="cpu", engine=engine)) for engine in arguments.engines}
+    device = Target.with_threads("default", threads)
+    specs = {
+        engine: Spec(workload=work, target=Target(platform="cpu", engine=engine, device=device)) for engine in arguments.engines
+    }
     order = random.Random(arguments.seed)
     ratios: dict[str, list[float]] = {engine: [] for engine in specs}
     with store.campaign_lock():
@@ -129,7 +132,6 @@ def main() -> None:
                     spool=str(store.spool_folder),
                     limits=Limits(),
                     phase_limits_s={"default": 120.0},
-                    threads=threads,
                 )
                 sides = ["ours", "bare"]
                 order.shuffle(sides)

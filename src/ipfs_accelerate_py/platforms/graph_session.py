@@ -93,6 +93,9 @@ class GraphSession(Session):
     @engine_errors("load_failed")
     def load(self) -> None:
         self.manifest = Manifest.read(self.folder)
+        self.dtypes = {
+            name: {info.name: np.dtype(info.dtype) for info in graph.inputs} for name, graph in self.manifest.graphs.items()
+        }
         self.load_graphs()
 
     @engine_errors("load_failed")
@@ -133,13 +136,12 @@ class GraphSession(Session):
         return {"token_ids": generated, "logits": logits}
 
     def _feeds(self, graph: str, arrays: Tensors) -> dict[str, Any]:
-        """Those arrays that the graph takes, in the dtypes that it asks for, uploaded."""
-        wanted = {info.name: info.dtype for info in self.manifest.graphs[graph].inputs}
-        return {
-            name: self.upload(np.ascontiguousarray(array, dtype=wanted[name]))
-            for name, array in arrays.items()
-            if name in wanted
-        }
+        return {name: self.upload(array) for name, array in self._arrays(graph, arrays).items()}
+
+    def _arrays(self, graph: str, arrays: Tensors) -> dict[str, np.ndarray]:
+        """Those arrays that the graph takes, in the dtypes that it asks for."""
+        wanted = self.dtypes[graph]
+        return {name: np.ascontiguousarray(array, dtype=wanted[name]) for name, array in arrays.items() if name in wanted}
 
     def synchronize(self) -> None:
         """Nothing to wait for: these engines block until their work is done."""

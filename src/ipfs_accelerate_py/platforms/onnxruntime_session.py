@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Coverage
+from .base import Coverage, Tensors
 from .extras import load_extra
-from .graph_session import GraphSession
+from .graph_session import GraphSession, engine_errors
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -47,6 +47,12 @@ class OnnxRuntimeSession(GraphSession):
         }
         self.models.clear()
         self.outputs = {name: [output.name for output in session.get_outputs()] for name, session in self.sessions.items()}
+
+    @engine_errors("inference_failed")
+    def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        # Arrays in and out: the OrtValues that keep a decoder's cache in place cost a single pass 0.1 ms more.
+        names = self.outputs["model"]
+        return dict(zip(names, self.sessions["model"].run(names, self._arrays("model", inputs)), strict=True))
 
     def run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         names = self.outputs[graph]
