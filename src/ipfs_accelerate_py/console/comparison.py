@@ -36,7 +36,8 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
         typer.echo(
             f"{_name(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}{software}"
         )
-    typer.echo(f"A is {verdict.text}")
+    interval = f", 95 % interval [{verdict.interval.low:.3g}, {verdict.interval.high:.3g}]" if verdict.interval else ""
+    typer.echo(f"A is {verdict.text}: it takes {verdict.ratio:.3g} times as long as B{interval}.")
 
 
 def _name(row: dict[str, Any]) -> str:
