@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections import Counter
@@ -159,15 +160,22 @@ class _Bars:
         self._task = self._progress.add_task("preparing", total=len(plan.order), left="")
         self._remaining = list(plan.order)
         self.campaign_id: str | None = None
+        self._interrupted = False
         self.observer = Observer(self._began, self._preparing, self._launching, self._phase, self._ended, self._warning)
         self._label = ""
 
     def __enter__(self) -> _Bars:
+        self._handler = signal.signal(signal.SIGINT, self._interrupt)
         self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
+        signal.signal(signal.SIGINT, self._handler)
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def _began(self, campaign_id: str) -> None:
         self.campaign_id = campaign_id
@@ -176,6 +184,8 @@ class _Bars:
         self._progress.update(self._task, description=f"preparing {label}")
 
     def _launching(self, spec: Spec, index: int, position: int, total: int) -> None:
+        if self._interrupted:  # the interrupt met code that cannot pass it on, a finaliser or a library's own
+            raise KeyboardInterrupt
         self._label = f"{spec.workload.model_class} {spec.workload.size} on {spec.target.label}"
         self._remaining = self._remaining[-(total - position) :]
         self._progress.update(self._task, completed=position, total=total, description=self._label, left=self._time_left())

@@ -183,7 +183,10 @@ def main() -> None:
     job = Job.from_json(sys.stdin.readline())
 
     def tell(**message: str) -> None:
-        progress.write(json.dumps(message) + "\n")
+        try:
+            progress.write(json.dumps(message) + "\n")
+        except BrokenPipeError:
+            os._exit(1)  # the campaign is gone: a launch that nobody watches is not a failed one
 
     record = perform(job, lambda name: tell(phase=name))
     from ..store.spool import spool
