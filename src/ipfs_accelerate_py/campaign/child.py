@@ -50,9 +50,10 @@ def run_child(
             start_new_session=True,
             text=True,
         )
-        watch = _Watch(process, limits_s)
+        watch: _Watch | None = None
         messages: list[dict[str, Any]] = []
         try:
+            watch = _Watch(process, limits_s)
             assert process.stdin and process.stdout
             with contextlib.suppress(BrokenPipeError):  # it died before it read its job: the exit status tells why
                 process.stdin.write(job + "\n")
@@ -68,7 +69,8 @@ def run_child(
                     on_phase(message["phase"])
             status = process.wait()
         finally:
-            watch.stop()
+            if watch:
+                watch.stop()
             kill_tree(process)
             for stream in (process.stdin, process.stdout):
                 if stream:

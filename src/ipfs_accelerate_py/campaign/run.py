@@ -19,8 +19,8 @@ from .child import run_child
 from .plan import Plan
 from .preparation import prepare_in_child
 
-# Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is protocol.Limits), so they
-# are generous: a 2-core software adapter needs up to 30 s for the first inference of a small model.
+# Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is stopping.Limits), so they
+# are generous: whisper small took 100 s for its first inference on a software adapter (data/reference/two-cores-without-gpu).
 PHASE_LIMITS_S = {"default": 120.0, "compile": 300.0, "first_inference": 180.0, "warm_up": 180.0, "steady": 240.0}
 PHASE_LIMITS_S["coverage"] = PHASE_LIMITS_S["compile"]  # the model is compiled once more to have its nodes counted
 

@@ -85,7 +85,7 @@ def _without_history(unknown: int, some_known: bool) -> str:
     if not unknown:
         return " by the launches that the store holds."
     more = " plus" if some_known else ":"
-    return f"{more} {unknown} launches of targets that the store has not seen yet (typically 5 to 60 s each on two cores)."
+    return f"{more} {unknown} launches of targets that the store has not seen yet."
 
 
 def bench(
