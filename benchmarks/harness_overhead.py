@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["onnxruntime", "torch"], choices=["onnxruntime", "torch"])
     parser.add_argument("--launches", type=int, default=20, help="of each side and engine")
     parser.add_argument("--size", default="small")
-    parser.add_argument("--sequence-length", type=int, default=32)
+    parser.add_argument("--sequence-length", type=int, default=None, help="tokens; the model's own default otherwise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "harness_overhead.duckdb")
     parser.add_argument("--bare", nargs=3, metavar=("ENGINE", "FOLDER", "THREADS"), help=argparse.SUPPRESS)
