@@ -16,17 +16,16 @@ export class Generator implements Model {
     private readonly decoderFeeds: Tensors,
     private readonly prefill: InferenceSession,
     private readonly step: InferenceSession,
-    private readonly encoder: { session: InferenceSession; feeds: Tensors } | null,
+    private readonly before: readonly { session: InferenceSession; feeds: Tensors }[],
   ) {}
 
   static async compile(
     runtime: OnnxRuntime,
-    graphs: { decoder: GraphBytes; encoder?: GraphBytes },
+    { decoder, ...others }: Record<string, GraphBytes> & { decoder: GraphBytes },
     { provider, dimensions: known }: Open,
     { new_tokens, cache_dtype, prompt: start }: GenerationSpec,
     inputs: HostTensors,
   ): Promise<Generator> {
-    const { decoder } = graphs;
     const prompt = start ? repeated(start, known["batch"] ?? 1) : inputs["input_ids"]!;
     const length = prompt.shape[1]!;
     const dimensions: Record<string, number> = { ...known, cache: length + new_tokens };
@@ -41,15 +40,15 @@ export class Generator implements Model {
       const sizes = shape.map((size) => (typeof size === "number" ? size : dimensions[size]!));
       emptyCache[name] = await runtime.zeroTensor(cache_dtype as DataType, sizes);
     }
-    const { input_ids: _, ...others } = inputs;
-    const decoderFeeds = feedsOf(runtime, decoder, others);
-    let encoder = null;
-    if (graphs.encoder) {
-      const states = graphs.encoder.spec.outputs.map(({ name }) => name);
-      const session = await runtime.createSession(graphs.encoder, known, states);
-      encoder = { session, feeds: feedsOf(runtime, graphs.encoder, inputs) };
+    const { input_ids: _, ...fixed } = inputs;
+    const decoderFeeds = feedsOf(runtime, decoder, fixed);
+    const before = [];
+    for (const graph of Object.values(others)) {
+      const states = graph.spec.outputs.map(({ name }) => name);
+      const session = await runtime.createSession(graph, known, states);
+      before.push({ session, feeds: feedsOf(runtime, graph, inputs) });
     }
-    return new Generator(runtime, new_tokens, prompt, emptyCache, decoderFeeds, prefill, step, encoder);
+    return new Generator(runtime, new_tokens, prompt, emptyCache, decoderFeeds, prefill, step, before);
   }
 
   async iterate(): Promise<Iteration> {
@@ -63,16 +62,17 @@ export class Generator implements Model {
     let position = 0;
 
     const start = nowNs();
-    const states = this.encoder ? ((await this.encoder.session.run(this.encoder.feeds)) as Tensors) : {};
+    const states: Tensors = {};
     try {
+      for (const { session, feeds } of this.before) Object.assign(states, await session.run(feeds));
       for (let token = 0; token < this.newTokens; token++) {
-        const positions = BigInt64Array.from({ length: input.shape[1]! }, (_, index) => BigInt(position + index));
+        const positions = Int32Array.from({ length: input.shape[1]! }, (_, index) => position + index);
         const feeds = {
           ...this.decoderFeeds,
           ...states,
           ...cache,
           input_ids: this.runtime.hostTensor(input),
-          positions: this.runtime.hostTensor({ dtype: "int64", shape: [positions.length], data: positions }),
+          positions: this.runtime.hostTensor({ dtype: "int32", shape: [positions.length], data: positions }),
         };
         const { logits, ...present } = (await (token === 0 ? this.prefill : this.step).run(feeds)) as Tensors;
         this.release(cache);

@@ -57,11 +57,11 @@ export class Launch {
 
   async compile(): Promise<number> {
     const start = nowNs();
-    const { model, decoder, encoder } = this.graphs;
+    const { model, decoder, ...before } = this.graphs;
     const { generation, dimensions } = this.options;
     this.model =
       generation && decoder
-        ? await Generator.compile(this.started, { decoder, ...(encoder ? { encoder } : {}) }, this.options, generation, this.inputs)
+        ? await Generator.compile(this.started, { decoder, ...before }, this.options, generation, this.inputs)
         : await SinglePass.compile(this.started, model!, dimensions, this.inputs);
     const ns = nowNs() - start;
     this.graphs = {}; // the sessions have their own copy

@@ -10,8 +10,9 @@ from typing import Any
 
 PLATFORMS = ("cpu", "cuda", "rocm", "mps", "openvino", "wasm", "webnn", "webgpu")
 BROWSER_PLATFORMS = ("wasm", "webnn", "webgpu")
-PRECISIONS = ("float32", "float16", "int8")
-MODES = ("inference",)
+# int8: weights of matrix products, activations as they come. int4: their weights alone, in groups of 32 with a scale each.
+PRECISIONS = ("float32", "float16", "bfloat16", "int8", "int4")
+MODES = ("inference", "training")  # training: one iteration is forward, backward and an optimizer step
 
 
 def canonical_json(value: Any) -> str:
@@ -48,6 +49,12 @@ class Workload:
     @property
     def hash(self) -> str:
         return identity(asdict(self))
+
+    @property
+    def label(self) -> str:
+        """Short name for people: ``bert small float32``, with the mode where it is training."""
+        parts = [self.model_class, self.size, self.precision, self.mode]
+        return " ".join(part for part in parts if part != "inference")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,22 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bench, tmp_path: Path) 
     assert 1 <= len(rows) < 100 and {row["status"] for row in rows} == {"ok"}
 
 
+def test_training_and_imports_ahead(bench, tmp_path: Path) -> None:
+    """Torch alone needs no ONNX file; training is a cell of its own; launches that imported ahead say so and have no start."""
+    cells = ["--models", "vit", "--size", "tiny", "--platforms", "cpu", "--engines", "torch", "--quick"]
+    _, err = finish(bench("--launches", "1", "--modes", "inference,training", "--overlap-imports", cells=cells))
+    assert "training" in err
+    first, second = sorted(queries.records(tmp_path / "a.duckdb"), key=lambda record: record.order_index)
+    assert {record.spec.workload.mode for record in (first, second)} == {"inference", "training"}
+    assert first.accuracy.passed and second.accuracy.passed
+    assert "start" in first.phases_ns and "imported_ahead" not in first.facts
+    assert "start" not in second.phases_ns and second.facts["imported_ahead"]
+    assert (
+        first.facts["imports_beside"] and "imports_beside" not in second.facts
+    )  # the first was measured beside the other's imports
+    assert first.machine == second.machine
+
+
 def test_two_campaigns_on_one_store(bench, tmp_path: Path) -> None:
     """The second is refused with the first one's process id, and the first goes on unharmed."""
     first = bench("--launches", "4")

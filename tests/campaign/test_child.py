@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ipfs_accelerate_py.campaign.child import run_child
+from ipfs_accelerate_py.campaign.child import run_child, start_child
 
 
 @pytest.fixture
@@ -99,3 +99,14 @@ def test_a_child_dies_with_its_parent(module, tmp_path: Path) -> None:
     while alive(child):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_child_that_started_before_takes_the_job(module, tmp_path: Path) -> None:
+    """It gets its arguments when it starts and its job when that is there; one that is not wanted any more is ended."""
+    name = module("import json, sys\nprint(json.dumps({'done': [*sys.argv[1:], sys.stdin.readline().strip()]}), flush=True)")
+    ended = run_child(name, "the job", LIMITS, started=start_child(name, "early"))
+    assert ended.messages == [{"done": ["early", "the job"]}]
+    waiting = start_child(name)
+    assert alive(waiting.process.pid)
+    waiting.discard()
+    assert not alive(waiting.process.pid)

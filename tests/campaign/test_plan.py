@@ -49,6 +49,20 @@ def test_a_precision_that_an_engine_lacks_is_a_reason_not_a_launch() -> None:
     assert ["int8" in cell.reason for cell in plan.impossible] == [True]
 
 
+def test_training_is_for_torch() -> None:
+    """Both modes are cells; an engine that does not train says so."""
+    request = Request(models=("llama",), sizes=("tiny",), platforms=("cpu",), modes=("inference", "training"))
+    plan = make_plan(request, {"cpu": CPU})
+    assert Counter((spec.workload.mode, spec.target.engine) for spec in plan.specs.values()) == {
+        ("inference", "torch"): 1,
+        ("inference", "onnxruntime"): 1,
+        ("training", "torch"): 1,
+    }
+    assert [cell.spec.workload.mode for cell in plan.impossible] == ["training"]
+    assert {spec.workload.new_tokens is None for spec in plan.specs.values() if spec.workload.mode == "training"} == {True}
+    assert {spec.workload.label for spec in plan.specs.values()} == {"llama tiny float32", "llama tiny float32 training"}
+
+
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -108,6 +122,7 @@ def test_software_adapters_have_fewer_launches() -> None:
         ({"browsers": ("fire fox",)}, "Unknown browser 'fire fox': did you mean firefox"),
         ({"engines": ("onnx",)}, "Unknown engine 'onnx'"),
         ({"precisions": ("fp32",)}, "Unknown precision 'fp32'"),
+        ({"modes": ("train",)}, "Unknown mode 'train': did you mean training"),
         ({"batch_sizes": (0,)}, "batch size of 0"),
         ({"launches": 0}, "--launches 0"),
         ({"models": ("brt",)}, "Unknown model 'brt': did you mean bert"),

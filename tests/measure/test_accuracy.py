@@ -28,10 +28,17 @@ def test_the_reference_itself_passes_at_every_precision(precision):
 
 @pytest.mark.parametrize(
     ("noise", "passing"),
-    [(1e-5, {"float32", "float16", "int8"}), (0.01, {"float16", "int8"}), (0.1, {"int8"}), (1.0, set())],
+    [
+        (1e-5, {"float32", "float16", "bfloat16", "int8", "int4"}),
+        (0.01, {"float16", "bfloat16", "int8", "int4"}),
+        (0.06, {"bfloat16", "int8", "int4"}),
+        (0.2, {"int8", "int4"}),
+        (0.4, {"int4"}),
+        (1.0, set()),
+    ],
 )
 def test_noise_passes_down_to_the_precision_it_belongs_to(noise, passing):
-    """1e-5 is rounding of float32, 1 % of float16, 10 % of int8; as much noise as signal passes nowhere, and the rule says why."""
+    """1e-5 is rounding of float32, 1 % of float16, 40 % of int4; as much noise as signal passes nowhere, and the rule says why."""
     results = {precision: check(noisy(EMBEDDING, noise), EMBEDDING, precision, "sentence-embedding") for precision in RULES}
     assert {precision for precision, accuracy in results.items() if accuracy.passed} == passing
     assert all(("failed" in accuracy.rule) != accuracy.passed for accuracy in results.values())
@@ -102,3 +109,56 @@ def test_a_broken_cache_fails_float16_and_a_wrong_first_token_fails_all():
     for first in (0, 4, -1):
         wrong = check(generation([first, 1, 1, 1, 1, 1, 1, 1]), reference, "int8", "text-generation")
         assert not wrong.passed and "1 wrong choices" in wrong.rule
+
+
+@pytest.mark.parametrize("task", ["object-detection", "automatic-speech-recognition"])
+def test_each_box_and_each_frame_is_a_choice(task):
+    """Logits [batch, boxes or frames, classes]: another class at one of them is wrong though the cosine allows it; a tie is not."""
+    scores = np.random.default_rng(2).normal(size=(2, 50, 8))
+    scores[1, 7] = [0, 0, 0, 0, 0, 0, 0, 4.5]
+    scores[1, 8] = [0, 0, 0, 0, 0, 0, 4.5, 4.49]
+    reference = {"logits": scores}
+    tied = {"logits": scores.copy()}
+    tied["logits"][1, 8] = [0, 0, 0, 0, 0, 0, 4.49, 4.5]
+    accuracy = check(tied, reference, "int8", task)
+    assert accuracy.passed and accuracy.top1_agreement == 0.99
+    wrong = {"logits": scores.copy()}
+    wrong["logits"][1, 7] = [1.3, 0, 0, 0, 0, 0, 0, 1.2]
+    accuracy = check(wrong, reference, "int4", task)
+    assert accuracy.cosine > 0.85 and "1 wrong choices" in accuracy.rule
+    assert check(wrong, reference, "int4", "feature-extraction").top1_agreement is None
+
+
+@pytest.mark.parametrize("name", ["text_embeddings", "image_embeddings"])
+def test_every_output_and_every_item_counts(name):
+    """With several outputs the lowest cosine is that of the worst item of the worst output."""
+    reference = {key: EMBEDDING["embeddings"] for key in ("text_embeddings", "image_embeddings")}
+    outputs = {key: array.copy() for key, array in reference.items()}
+    outputs[name][2] = np.roll(outputs[name][2], 1)
+    accuracy = check(outputs, reference, "int4", "image-text-embedding")
+    assert not accuracy.passed and accuracy.cosine < 0.5
+
+
+def test_a_reference_of_the_first_rows():
+    """On request the reference may be of the first items alone: those are compared, and what is beyond them must be finite."""
+    reference = {"embeddings": EMBEDDING["embeddings"][:2], "logits": np.eye(2, 5)}
+    outputs = {"embeddings": EMBEDDING["embeddings"].copy(), "logits": np.eye(4, 5)}
+    accuracy = check(outputs, reference, "float32", "image-classification", reference_rows=2)
+    assert accuracy.passed and accuracy.cosine == pytest.approx(1) and accuracy.top1_agreement == 1
+    assert "shape" in check(outputs, reference, "float32", "image-classification").rule
+    assert "shape" in check(outputs, reference, "float32", "image-classification", reference_rows=3).rule
+    fewer = {key: array[:1] for key, array in outputs.items()}
+    assert "shape" in check(fewer, reference, "float32", "image-classification", reference_rows=2).rule
+    outputs["embeddings"][0, 0] += 10
+    assert not check(outputs, reference, "float32", "image-classification", reference_rows=2).passed
+    outputs["embeddings"] = EMBEDDING["embeddings"].copy()
+    outputs["embeddings"][3, 0] = np.nan
+    assert "not finite" in check(outputs, reference, "float32", "image-classification", reference_rows=2).rule
+
+
+def test_generations_of_the_first_rows():
+    """Tokens of the items that the reference has are compared, those of the others are not."""
+    reference = generation([3, 1, 1, 1])
+    outputs = {key: np.concatenate([array, array]) for key, array in reference.items()}
+    outputs["token_ids"][1] = 0
+    assert check(outputs, reference, "float32", "text-generation", reference_rows=1).passed

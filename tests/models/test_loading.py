@@ -65,9 +65,7 @@ def test_config_is_not_json(folder: Path) -> None:
 def test_config_of_a_model_that_is_not_supported(folder: Path) -> None:
     """The type is named, with those that are supported."""
     change_config(folder, model_type="mamba")
-    with pytest.raises(
-        UserError, match="is a model of type 'mamba', which is not supported; supported: bert, llama, vit, whisper"
-    ):
+    with pytest.raises(UserError, match=r"is a model of type 'mamba', which is not supported; supported: bert, .*whisper"):
         resolve(str(folder))
 
 
@@ -75,6 +73,33 @@ def test_config_that_makes_no_model(folder: Path) -> None:
     """Heads that do not divide the width are the config's fault."""
     change_config(folder, num_attention_heads=5)
     assert "config.json' does not describe a bert model" in message(folder)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"hidden_act": "swishy"},
+        {"intermediate_size": -4},
+        {"pad_token_id": 5000},
+        {"dtype": "float99"},
+        {"hidden_size": "wide"},
+        {"num_hidden_layers": None},
+    ],
+    ids=lambda entries: next(iter(entries)),
+)
+def test_config_with_a_value_that_makes_no_model(folder: Path, entries: dict[str, object]) -> None:
+    """Whatever the library raises, in one line."""
+    change_config(folder, **entries)
+    said = message(folder)
+    assert "config.json' does not describe a bert model: " in said
+    assert "\n" not in said
+
+
+def test_weights_of_an_unknown_type(folder: Path) -> None:
+    """A header that is whole, with a data type that nothing reads."""
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F99"', 1))
+    assert f"The weights in '{folder}' cannot be read: " in message(folder)
 
 
 def test_no_weights(folder: Path) -> None:
@@ -142,3 +167,42 @@ def test_missing_shard(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"its index names model-00002-of-00002\.safetensors, which is not there"):
         weight_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "part"),
+    [
+        ("[]", "holds no names with values"),
+        ("{", "not valid JSON"),
+        ("{}", "does not say which file each tensor is in"),
+        ('{"weight_map": {"a": 5}}', "does not say which file each tensor is in"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "which is not in the model's folder"),
+        ('{"weight_map": {"a": "/etc/hostname"}}', "which is not in the model's folder"),
+    ],
+)
+def test_an_index_that_names_no_files_of_the_folder(folder: Path, index: str, part: str) -> None:
+    """Neither a traceback nor a file from elsewhere."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=part):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize("header", ["[]", '{"a": 3}', '{"a": {}}', '{"a": {"data_offsets": ["x", "y"]}}'])
+def test_a_header_without_places(folder: Path, header: str) -> None:
+    """JSON, but no list of tensors."""
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert "its header does not say where its tensors are" in message(folder)
+
+
+def test_a_config_cannot_ask_for_code_of_the_hub(folder: Path) -> None:
+    """transformers would fetch an attention kernel that a config.json names, and run it."""
+    change_config(folder, attn_implementation="somebody/kernel", auto_map={"AutoModel": "evil.Model"})
+    assert load_folder(model_classes()["bert"], folder).config._attn_implementation in ("sdpa", "eager")
+
+
+def test_quantized_weights(folder: Path) -> None:
+    """Refused by what they are, not by the package that could read them."""
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UserError, match="are quantized already"):
+        load_folder(model_classes()["bert"], folder)

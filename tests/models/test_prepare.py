@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,17 @@ import onnxruntime
 import pytest
 import torch
 
+from ipfs_accelerate_py.measure.accuracy import check
 from ipfs_accelerate_py.models import export
-from ipfs_accelerate_py.models.prepare import ERROR_LIMITS, load_model, modules, prepare
+from ipfs_accelerate_py.models.prepare import ERROR_LIMITS, _float32_model, load_model, modules, prepare
 from ipfs_accelerate_py.models.prepared import Manifest, load_tensors
+from ipfs_accelerate_py.models.reference import reference_rows
 from ipfs_accelerate_py.models.registry import model_classes, resolve, workload
 from ipfs_accelerate_py.models.synthetic import synthetic_model
-from ipfs_accelerate_py.spec import PRECISIONS
 
 Prepared = Callable[..., Path]
 CLASSES = ("bert", "vit", "whisper", "llama")
+PRECISIONS = tuple(ERROR_LIMITS)  # that are exported
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -127,6 +130,21 @@ def test_a_failed_prepare_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert prepare(workload(reference), reference, tmp_path).is_dir()
 
 
+def test_a_changed_shape_is_prepared_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the same name of class and size: neither the reference nor the graphs of the old shape are taken for the new one's."""
+    reference = resolve("bert", "tiny")
+    made = {prepare(workload(reference), reference, tmp_path)}
+    sizes = model_classes()["bert"].sizes
+    monkeypatch.setitem(sizes, "tiny", replace(sizes["tiny"], config={**sizes["tiny"].config, "num_hidden_layers": 1}))
+    _float32_model.cache_clear()  # as in another process
+    made.add(prepare(workload(reference), reference, tmp_path))
+    assert len({Manifest.read(folder).parameters for folder in made}) == len({hash_of(folder) for folder in made}) == 2
+
+
+def hash_of(folder: Path) -> str:
+    return hashlib.sha256((folder / "reference.npz").read_bytes()).hexdigest()
+
+
 def test_heavy_weights_go_into_files_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the limit lowered: several data files, each listed, and the graph still runs (float32 and converted)."""
     monkeypatch.setattr(export, "SHARD_BYTES", 100_000)
@@ -138,7 +156,8 @@ def test_heavy_weights_go_into_files_below_the_limit(tmp_path: Path, monkeypatch
         assert all((folder / name).stat().st_size <= 100_000 for name in graph.files)
         inputs = load_tensors(folder / "inputs.npz")
         logits = onnxruntime.InferenceSession(folder / graph.files[0]).run(["logits"], inputs)[0]
-        np.testing.assert_allclose(logits, load_tensors(folder / "reference.npz")["logits"], atol=0.3)
+        found = check({"logits": logits}, load_tensors(folder / "reference.npz"), precision, "image-classification")
+        assert found.passed, found.rule
 
 
 def test_graphs_do_not_tell_where_they_were_made(prepared: Prepared) -> None:
@@ -160,6 +179,65 @@ def test_a_local_folder_is_prepared_from_its_own_weights(tmp_path: Path) -> None
     other = prepare(workload(synthetic), synthetic, tmp_path / "cache")
     ours, theirs = (load_tensors(path / "reference.npz")["logits"] for path in (folder, other))
     assert np.abs(ours - theirs).max() > 0.1
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_without_export_there_are_no_graph_files(tmp_path: Path, prepared: Prepared, name: str) -> None:
+    """Torch's manifest names the same inputs as the exported one, and the folder has the same reference; both are kept apart."""
+    reference = resolve(name, "tiny")
+    work = workload(reference, batch_size=2, sequence_length=16, new_tokens=6)
+    plain = prepare(work, reference, tmp_path, exported=False)
+    assert sorted(path.name for path in plain.iterdir()) == ["inputs.npz", "manifest.json", "reference.npz"]
+    exported = Manifest.read(prepared(name))
+    manifest = Manifest.read(plain)
+    assert (manifest.parameters, manifest.dimensions) == (exported.parameters, exported.dimensions)
+    assert list(manifest.graphs) == list(exported.graphs)
+    for key, graph in manifest.graphs.items():
+        assert graph.files == ()
+        assert {(info.name, info.dtype, info.shape) for info in graph.inputs} >= {
+            (info.name, info.dtype, info.shape) for info in exported.graphs[key].inputs
+        }
+    ours, theirs = (load_tensors(folder / "reference.npz") for folder in (plain, prepared(name)))
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    assert prepare(work, reference, tmp_path) != plain
+
+
+def test_precisions_share_one_reference(tmp_path: Path) -> None:
+    """The float32 reference of the same model and inputs is computed once, whatever is compared with it."""
+    reference = resolve("vit", "tiny")
+    folders = [prepare(workload(reference, precision=p), reference, tmp_path, exported=False) for p in ("float32", "bfloat16")]
+    assert folders[0] != folders[1]
+    assert len({(folder / "reference.npz").stat().st_ino for folder in folders}) == 1
+    assert Manifest.read(folders[1]).weights_bytes * 2 == Manifest.read(folders[0]).weights_bytes
+
+
+def test_a_dear_reference_is_of_the_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would take long is limited to the first items, which is stated, and these are right."""
+    reference = resolve("llama", "tiny")
+    work = workload(reference, batch_size=4, sequence_length=8, new_tokens=3)
+    whole = prepare(work, reference, tmp_path / "whole", exported=False)
+    monkeypatch.setattr("ipfs_accelerate_py.models.reference.MOST_FLOPS", 1.0)
+    steps: list[str] = []
+    first = prepare(work, reference, tmp_path / "first", exported=False, tell=steps.append)
+    assert Manifest.read(whole).reference_rows is None
+    assert Manifest.read(first).reference_rows == 1
+    assert steps == ["float32 reference of 1 of 4 items (about 0 s)"]
+    ours, theirs = (load_tensors(folder / "reference.npz") for folder in (first, whole))
+    np.testing.assert_array_equal(ours["token_ids"], theirs["token_ids"][:1])
+    np.testing.assert_allclose(ours["logits"], theirs["logits"][:1], atol=1e-5)
+    assert load_tensors(first / "inputs.npz")["input_ids"].shape == (4, 8)
+
+
+def test_the_estimate_grows_with_the_work() -> None:
+    """Seven billion parameters and 128 tokens are 1.8e12 operations: one item, some seconds; training costs three times that."""
+    ids = np.zeros((8, 128), np.int64)
+    rows, seconds = reference_rows({"input_ids": ids, "attention_mask": ids}, None, 7_000_000_000, "inference")
+    assert rows == 1
+    assert seconds == pytest.approx(2 * 7e9 * 128 / 0.5e12)
+    rows, seconds = reference_rows({"input_ids": ids}, None, 7_000_000_000, "training")
+    assert rows == 2
+    assert seconds == pytest.approx(2 * 6 * 7e9 * 128 / 0.5e12)
+    assert reference_rows({"pixel_values": np.zeros((32, 3, 224, 224), np.float32)}, None, 86_000_000, "inference")[0] is None
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_folder_is_read_from_its_config_and_hashed_by_its_content(folder: Path) 
     ("arguments", "message"),
     [
         (("brt",), "Unknown model 'brt': did you mean bert?"),
-        (("gpt",), "known: bert, llama, vit, whisper."),
+        (("gpt",), "known: bert, clap, clip, detr, llama, llava, llava_next, qwen2, t5, vit, wav2vec2, whisper, xclip."),
         (("bert", "smal"), "Unknown size of bert 'smal': did you mean small?"),
         (("bert", "tiny", "traind"), "Unknown kind of weights 'traind': did you mean trained?"),
         (("bert", "tiny", "trained"), "bert tiny is a test size without trained weights"),
@@ -158,6 +158,6 @@ def test_the_longest_whisper_output_fits_its_positions() -> None:
     graphs = whisper.graphs(model, whisper.inputs(config, 1, None, 0), longest)
     decoder = graphs["decoder"]
     states = {key: torch.from_numpy(array) for key, array in decoder.inputs.items()}
-    states["positions"] = torch.tensor([longest - 1])
+    states["positions"] = torch.tensor([longest - 1], dtype=torch.int32)
     states["input_ids"] = states["input_ids"][:, -1:]
     assert torch.isfinite(decoder.module(*states.values())[0]).all()

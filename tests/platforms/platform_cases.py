@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from ipfs_accelerate_py.models.registry import model_classes
+
 MARKS = {
     "notimpl": "we have not written it yet",
     "notyet": "the engine does not offer it yet",
@@ -40,7 +42,7 @@ CASES = (
     Case("webgpu", "onnxruntime-web", "firefox"),
     Case("webnn", "onnxruntime-web", "chromium-headless-shell"),
 )
-MODEL_CLASSES = ("bert", "vit", "whisper", "llama")
+MODEL_CLASSES = tuple(model_classes())
 
 
 def expected_failure(marks: Iterable[pytest.Mark], case: Case, model_class: str | None) -> pytest.MarkDecorator | None:

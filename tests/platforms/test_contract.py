@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from platform_cases import CASES, Case, expected_failure
 
+from ipfs_accelerate_py.measure.accuracy import check
 from ipfs_accelerate_py.platforms.registry import platform, platforms
 from ipfs_accelerate_py.spec import BROWSER_PLATFORMS, Workload
 
 # WGSL lets sin and cos be off by 2^-11, which SwiftShader uses up (https://www.w3.org/TR/WGSL/#floating-point-accuracy).
 LARGEST_ERROR = {"webgpu": 1e-3}
-LEAST_COSINE = {"float16": 0.999, "int8": 0.95}
 
 
 def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
@@ -51,9 +52,6 @@ def test_every_token_is_announced(outcome):
         assert list(sample.token_ns) == sorted(sample.token_ns)
 
 
-@pytest.mark.notyet(
-    "webgpu", models=["bert", "whisper", "llama"], reason="onnxruntime-web 1.30 leaves shapes and 64-bit integers to the CPU"
-)
 def test_session_says_what_ran(outcome):
     """Facts are JSON, weights have a size, and where nodes are counted they all ran on the provider that was asked for."""
     assert json.loads(json.dumps(outcome.facts)) == outcome.facts
@@ -68,20 +66,52 @@ def test_session_says_what_ran(outcome):
 @pytest.mark.parametrize(
     ("narrow_class", "precision"),
     [
-        ("bert", "float16"),
-        ("llama", "float16"),
-        ("bert", "int8"),
-        ("llama", "int8"),
+        *((name, "float16") for name in ("bert", "t5", "detr", "wav2vec2", "llava")),  # one of each family
+        *((name, "bfloat16") for name in ("bert", "llama")),
+        *((name, "int8") for name in ("bert", "llama")),
+        *((name, "int4") for name in ("clip", "llama")),
     ],
 )
 def test_reduced_precision_stays_close(run_case, case, narrow_class, precision):
-    """At float16 and int8 the outputs point where the reference points, and differ from it: the precision is real."""
+    """Below float32 the outputs pass the precision's own rule, and differ from the reference: the precision is real."""
     outcome = run_case(case, narrow_class, precision)
-    name = "logits" if "logits" in outcome.reference else next(iter(outcome.reference))
-    values, reference = outcome.outputs[name].astype(np.float64).ravel(), outcome.reference[name].astype(np.float64).ravel()
-    cosine = values @ reference / np.linalg.norm(values) / np.linalg.norm(reference)
-    assert cosine > LEAST_COSINE[precision]
-    assert relative_error(values, reference) > 1e-5
+    found = check(outcome.outputs, outcome.reference, precision, outcome.workload.task)
+    assert found.passed, found.rule
+    assert found.relative_error > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("place", "precision", "words"),
+    [
+        *((case, "bfloat16", "bfloat16 needs torch") for case in CASES if case.engine != "torch"),
+        *((case, "int4", "needs onnxruntime") for case in CASES if case.engine == "torch"),
+        (Case("cpu", "onnxruntime"), "float16", "compute in float32"),
+        (Case("wasm", "onnxruntime-web"), "float16", "compute in float32"),
+        (Case("webgpu", "onnxruntime-web"), "int8", "on the CPU; int4 and float16 run there"),
+        (Case("webnn", "onnxruntime-web"), "int4", "no uint4"),
+        (Case("webnn", "onnxruntime-web"), "int8", "no integer matmul"),
+    ],
+    ids=lambda value: value.id if isinstance(value, Case) else None,
+)
+def test_precisions_that_cannot_run_say_why(place, precision, words, workload_of, monkeypatch):
+    """A platform answers with a sentence, and the same work at float32 runs there."""
+    monkeypatch.setattr("sys.platform", "linux")
+    answer = platform(place.platform).unsupported(workload_of("bert", precision=precision), place.engine)
+    assert words in answer and answer.endswith(".")
+    assert platform(place.platform).unsupported(workload_of("bert"), place.engine) is None
+
+
+def test_webnn_elsewhere_may_have_low_precisions(workload_of, monkeypatch):
+    """Other systems have other WebNN backends: what Linux' one lacks is not said of them."""
+    monkeypatch.setattr("sys.platform", "win32")
+    assert platform("webnn").unsupported(workload_of("bert", precision="int4"), "onnxruntime-web") is None
+
+
+def test_exported_graphs_do_not_train(case, workload_of):
+    """Training is torch's: every other engine says so."""
+    work = replace(workload_of("bert"), mode="training", batch_size=2)
+    answer = platform(case.platform).unsupported(work, case.engine)
+    assert answer is None if case.engine == "torch" else "training needs torch" in answer
 
 
 def test_unknown_engine_is_unsupported(case):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -29,27 +29,52 @@ class Ended:
     duration_s: float
 
 
+@dataclass(frozen=True)
+class Child:
+    """A child that has started and waits for its job."""
+
+    process: subprocess.Popen[str]
+    errors: IO[bytes]
+
+    def discard(self) -> None:
+        """End one that is not wanted any more."""
+        kill_tree(self.process)
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream:
+                stream.close()
+
+
+def start_child(module: str, *arguments: str) -> Child:
+    """``python -m module``, which leads a process group of its own."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - its child outlives this function
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        start_new_session=True,
+        text=True,
+    )
+    return Child(process, errors)
+
+
 def run_child(
     module: str,
     job: str,
     limits_s: Mapping[str, float],
     on_phase: Callable[[str], None] = lambda name: None,
+    started: Child | None = None,
 ) -> Ended:
     """Run ``python -m module`` with ``job`` as its only line of input until it ends or a phase goes over its limit.
 
-    The child leads a process group of its own, which is killed whole: at a limit, and when this process is interrupted.
+    The child, or the one of this module that has ``started`` already, is killed with all its group: at a limit, and when this process
+    is interrupted.
     """
     began = time.monotonic()
     oom_kills = _oom_kills()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-            text=True,
-        )
+    child = started or start_child(module)
+    process = child.process
+    with child.errors as errors:
         watch: _Watch | None = None
         messages: list[dict[str, Any]] = []
         try:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
 from ..errors import UserError, nearest
 from ..models.registry import ModelReference, model_classes, resolve, workload
 from ..platforms.base import Available, Unavailable
-from ..platforms.registry import platform
-from ..spec import BROWSER_PLATFORMS, PLATFORMS, PRECISIONS, Spec, Target, Workload, identity
+from ..platforms.registry import platform, probe
+from ..platforms.simulated import Simulated
+from ..spec import BROWSER_PLATFORMS, MODES, PLATFORMS, PRECISIONS, Spec, Target, Workload, identity
 
 # Which engine runs on which platforms: what can be asked for, and what a platform that is not here would have run.
 ENGINES = {
@@ -30,7 +31,7 @@ class Request:
     """What the user asked for; empty tuples mean "all" or the model's own default."""
 
     models: tuple[str, ...] = DEFAULT_MODELS
-    sizes: tuple[str, ...] = ("small",)
+    sizes: tuple[str, ...] = ()
     weights: str = "auto"
     platforms: tuple[str, ...] = ()
     browsers: tuple[str, ...] = ()
@@ -39,11 +40,18 @@ class Request:
     sequence_lengths: tuple[int, ...] = ()
     new_tokens: int | None = None
     precisions: tuple[str, ...] = ("float32",)
+    modes: tuple[str, ...] = ("inference",)
     launches: int = 5
     software_launches: int = 2  # of targets on a software adapter: slow, and they say nothing about a GPU
     seed: int = 0
     threads: int | None = None
     quick: bool = False
+    overlap_imports: bool = False
+    simulate: bool = False  # part of what was asked for: a simulated campaign never goes on with a measuring one
+
+    @property
+    def provenance(self) -> str:
+        return "simulated" if self.simulate else "measured"
 
     def checked(self) -> Request:
         """This request, or a UserError that names the first mistake."""
@@ -54,6 +62,7 @@ class Request:
             ("browser", self.browsers, (*KNOWN, "all")),
             ("engine", self.engines, ENGINES),
             ("precision", self.precisions, PRECISIONS),
+            ("mode", self.modes, MODES),
         ):
             for name in asked:
                 if name not in known:
@@ -87,6 +96,7 @@ class Plan:
     references: dict[str, ModelReference]  # by workload hash
     impossible: tuple[Impossible, ...]
     order: tuple[tuple[str, int], ...]
+    probed: Mapping[str, Available | Unavailable] = field(default_factory=dict)  # kept with the campaign: what was there
 
     @property
     def hash(self) -> str:
@@ -124,7 +134,14 @@ def make_plan(request: Request, probed: Mapping[str, Available | Unavailable]) -
                 specs[spec.hash] = spec
                 software = _on_software_adapter(target, probed)
                 launches[spec.hash] = min(request.launches, request.software_launches) if software else request.launches
-    return Plan(request, specs, references, tuple(impossible), interleave(launches, request.seed))
+    return Plan(request, specs, references, tuple(impossible), interleave(launches, request.seed), probed)
+
+
+def probe_target(name: str, *, simulate: bool) -> Available | Unavailable:
+    """What the platform of this name offers; with ``simulate`` all that it could, whatever is here."""
+    if not simulate:
+        return probe(name)
+    return Simulated(name, [engine for engine, platforms in ENGINES.items() if name in platforms]).probe()
 
 
 def interleave(launches: Mapping[str, int], seed: int) -> tuple[tuple[str, int], ...]:
@@ -144,10 +161,10 @@ def _workloads(request: Request) -> Iterator[tuple[Workload, ModelReference]]:
     seen: set[str] = set()
     for model in request.models:
         # A folder or a hub id has a size of its own; a class takes each one that was asked for.
-        for size in request.sizes if model in model_classes() else (None,):
+        for size in request.sizes if request.sizes and model in model_classes() else (None,):
             reference = resolve(model, size=size, weights=request.weights)
-            for precision, batch_size, length in product(
-                request.precisions, request.batch_sizes, request.sequence_lengths or (None,)
+            for mode, precision, batch_size, length in product(
+                request.modes, request.precisions, request.batch_sizes, request.sequence_lengths or (None,)
             ):
                 work = workload(
                     reference,
@@ -155,6 +172,7 @@ def _workloads(request: Request) -> Iterator[tuple[Workload, ModelReference]]:
                     sequence_length=length,
                     new_tokens=request.new_tokens,
                     precision=precision,
+                    mode=mode,
                 )
                 if work.hash not in seen:
                     seen.add(work.hash)

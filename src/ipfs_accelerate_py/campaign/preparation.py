@@ -1,14 +1,16 @@
-"""Making the models of a plan ready, each in a child process (``python -m ipfs_accelerate_py.campaign.preparation``): exporting
-needs torch and much memory, and neither belongs in the process that watches launches."""
+"""Making the models of a plan ready, in child processes (``python -m ipfs_accelerate_py.campaign.preparation``): exporting needs
+torch and much memory, and neither belongs in the process that watches launches. The workloads of one model share a child, so that
+its weights are made or read once."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import LaunchError, UnavailableError, UserError
 from ..models.registry import ModelReference
@@ -18,27 +20,58 @@ from .child import run_child
 LIMIT_S = 3600.0
 
 
-def prepare_in_child(work: Workload, reference: ModelReference, cache: Path, on_phase: Callable[[str], None]) -> Path:
-    """The prepared folder of the workload.
+@dataclass(frozen=True)
+class Task:
+    """A workload to prepare; ``exported`` False where torch alone will run it."""
 
-    Raises UserError or UnavailableError as ``prepare`` did, and LaunchError where memory ran out or the export failed.
+    workload: Workload
+    exported: bool = True
+
+
+def prepare_in_child(
+    work: Workload, reference: ModelReference, cache: Path, on_phase: Callable[[str], None], exported: bool = True
+) -> Path:
+    """The prepared folder of one workload; what it raises is as in ``prepare_all``, and LaunchError where it could not be made."""
+    (made,) = prepare_all([Task(work, exported)], reference, cache, on_phase)
+    if isinstance(made, LaunchError):
+        raise made
+    return made
+
+
+def prepare_all(
+    tasks: Sequence[Task], reference: ModelReference, cache: Path, on_phase: Callable[[str], None]
+) -> list[Path | LaunchError]:
+    """The prepared folder of each task of one model, or why it was not made: memory ran out or the export failed.
+
+    A task that takes its child down leaves the others to another child. Raises UserError or UnavailableError as ``prepare`` did.
     """
-    path = str(reference.path) if reference.path else None
-    job = {"workload": asdict(work), "reference": {**asdict(reference), "path": path}, "cache": str(cache)}
-    ended = run_child(__name__, json.dumps(job), {"default": LIMIT_S}, on_phase)
-    answer = next((message for message in ended.messages if "folder" in message or "error" in message), None)
-    if answer and "folder" in answer:
+    made: list[Path | LaunchError] = []
+    while len(made) < len(tasks):
+        job = {
+            "tasks": [asdict(task) for task in tasks[len(made) :]],
+            "reference": {**asdict(reference), "path": str(reference.path) if reference.path else None},
+            "cache": str(cache),
+        }
+        ended = run_child(__name__, json.dumps(job), {"default": LIMIT_S}, on_phase)
+        made += [_outcome(message) for message in ended.messages if "phase" not in message]
+        if len(made) < len(tasks):
+            made.append(_failure(*(ended.problem or ("process_died", "it ended without a result"))))
+    return made
+
+
+def _outcome(answer: dict[str, Any]) -> Path | LaunchError:
+    if "folder" in answer:
         return Path(answer["folder"])
-    if answer and answer["kind"] == "user":
+    if answer["kind"] == "user":
         raise UserError(answer["error"])
-    if answer and answer["kind"] == "unavailable":
+    if answer["kind"] == "unavailable":
         raise UnavailableError(answer["error"])
-    kind, sentence = (
-        ("out_of_memory", answer["error"]) if answer else ended.problem or ("process_died", "it ended without a result")
-    )
-    raise LaunchError(
-        "out_of_memory" if kind == "out_of_memory" else "load_failed", f"The model could not be prepared: {sentence}"
-    )
+    return _failure("out_of_memory", answer["error"])
+
+
+def _failure(error_class: str, sentence: str) -> LaunchError:
+    kept = "out_of_memory" if error_class == "out_of_memory" else "load_failed"
+    return LaunchError(kept, f"The model could not be prepared: {sentence}")
 
 
 def main() -> None:
@@ -48,24 +81,35 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
+    path = job["reference"].pop("path")
+    reference = ModelReference(**job["reference"], path=Path(path) if path else None)
+    for task in job["tasks"]:
+        work = Workload(**task["workload"])
+
+        def tell(step: str, work: Workload = work) -> None:
+            answers.write(json.dumps({"phase": f"{work.label}: {step}"}) + "\n")
+
+        tell("weights and inputs")
+        answers.write(json.dumps(_prepared(work, reference, Path(job["cache"]), task["exported"], tell)) + "\n")
+
+
+def _prepared(
+    work: Workload, reference: ModelReference, cache: Path, exported: bool, tell: Callable[[str], None]
+) -> dict[str, str]:
+    """What this child answers for a task. Only what would take others with it ends it."""
     from ..models.prepare import prepare
     from ..platforms.graph_session import error_class
 
-    answers.write(json.dumps({"phase": "prepare"}) + "\n")
     try:
-        path = job["reference"].pop("path")
-        reference = ModelReference(**job["reference"], path=Path(path) if path else None)
-        folder = prepare(Workload(**job["workload"]), reference, Path(job["cache"]))
-        answer = {"folder": str(folder)}
+        return {"folder": str(prepare(work, reference, cache, exported=exported, tell=tell))}
     except UserError as error:
-        answer = {"error": str(error), "kind": "user"}
+        return {"error": str(error), "kind": "user"}
     except UnavailableError as error:
-        answer = {"error": str(error), "kind": "unavailable"}
+        return {"error": str(error), "kind": "unavailable"}
     except (MemoryError, RuntimeError) as error:
         if error_class(error, "load_failed") != "out_of_memory":
             raise
-        answer = {"error": str(error), "kind": "memory"}
-    answers.write(json.dumps(answer) + "\n")
+        return {"error": str(error), "kind": "memory"}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import LaunchError
@@ -11,18 +11,27 @@ from ..measure import machine
 from ..measure.launch import Job
 from ..measure.record import LaunchRecord
 from ..measure.stopping import Limits
-from ..spec import Spec
+from ..models.registry import ModelReference
+from ..spec import Spec, Workload
 from ..store.connection import StoreBusyError
 from ..store.spool import spool, spool_path
 from ..store.writer import Store
-from .child import run_child
+from .child import Child, run_child, start_child
 from .plan import Plan
-from .preparation import prepare_in_child
+from .preparation import Task, prepare_all
 
 # Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is stopping.Limits), so they
 # are generous: whisper small took 100 s for its first inference on a software adapter (data/reference/two-cores-without-gpu).
 PHASE_LIMITS_S = {"default": 120.0, "compile": 300.0, "first_inference": 180.0, "warm_up": 180.0, "steady": 240.0}
 PHASE_LIMITS_S["coverage"] = PHASE_LIMITS_S["compile"]  # the model is compiled once more to have its nodes counted
+
+LAUNCH = "ipfs_accelerate_py.measure.launch"
+TORCH_IMPORTS = (
+    "ipfs_accelerate_py.store.spool",
+    "ipfs_accelerate_py.models.synthetic",
+    "transformers.modeling_utils",
+    "ipfs_accelerate_py.platforms.torch_session",
+)
 
 
 @dataclass
@@ -57,6 +66,8 @@ def run_campaign(
         observer.began(campaign_id)
         folders, lost = _prepare(plan, cache, observer)
         _spool_impossible(plan, lost, store, campaign_id, done)
+        host = machine.fingerprint()
+        ahead: Child | None = None
         counted: set[str] = set()  # specs whose nodes a launch has counted by provider
         order = [(spec, index) for spec, index in plan.order if (spec, index) not in done and spec not in lost]
         try:
@@ -72,12 +83,19 @@ def run_campaign(
                     limits=Limits.quick() if plan.request.quick else Limits(),
                     phase_limits_s=dict(phase_limits_s),
                     count_nodes=spec_hash not in counted,
+                    simulation_seed=plan.request.seed if plan.request.simulate else None,
+                    machine=host,
+                    imported_ahead=ahead is not None,
+                    imports_beside=_imports_ahead(plan, order[position + 1 :]),
                 )
                 observer.launching(spec, index, position, len(order))
-                if _launch(job, store, phase_limits_s, observer):
+                started, ahead = ahead, start_child(LAUNCH, *TORCH_IMPORTS) if job.imports_beside else None
+                if _launch(job, store, phase_limits_s, observer, started):
                     counted.add(spec_hash)
                 _ingest(store, observer)
         finally:
+            if ahead:
+                ahead.discard()
             _ingest(store, observer)
         try:
             store.finish_campaign(campaign_id)
@@ -98,26 +116,41 @@ def _campaign(plan: Plan, store: Store, command: str, resume: bool, observer: Ob
         if campaign := store.resumable_campaign(plan.hash):
             return campaign.id, campaign.done
         observer.warning("The store has no unfinished campaign of just this request on what is here now: a new one begins.")
-    return store.begin_campaign(plan.to_dict(), request_hash=plan.hash, command=command, seed=plan.request.seed), set()
+    described = {**plan.to_dict(), "probed": {name: asdict(answer) for name, answer in plan.probed.items()}}
+    return store.begin_campaign(described, request_hash=plan.hash, command=command, seed=plan.request.seed), set()
 
 
 def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, LaunchError]]:
     """Folders by workload hash; and, by spec hash, why a model could not be made."""
+    engines: dict[Workload, set[str]] = {}
+    for spec in plan.specs.values():
+        engines.setdefault(spec.workload, set()).add(spec.target.engine)
+    models: dict[ModelReference, list[Task]] = {}
+    for work, found in engines.items():
+        # A simulation takes its outputs from whichever engine of the CPU it finds.
+        exported = plan.request.simulate or found != {"torch"}
+        models.setdefault(plan.references[work.hash], []).append(Task(work, exported))
     folders: dict[str, Path] = {}
     lost: dict[str, LaunchError] = {}
-    for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
-        observer.preparing(f"{work.model_class} {work.size} {work.precision}")
-        try:
-            folders[work.hash] = prepare_in_child(work, plan.references[work.hash], cache, observer.phase)
-        except LaunchError as error:
-            observer.warning(f"{work.model_class} {work.size} {work.precision}: {error}")
-            lost |= {key: error for key, spec in plan.specs.items() if spec.workload == work}
+    for reference, tasks in models.items():
+        observer.preparing(f"{reference.model_class} {reference.size}")
+        for task, made in zip(tasks, prepare_all(tasks, reference, cache, observer.preparing), strict=True):
+            if isinstance(made, LaunchError):
+                observer.warning(f"{task.workload.label}: {made}")
+                lost |= {key: made for key, spec in plan.specs.items() if spec.workload == task.workload}
+            else:
+                folders[task.workload.hash] = made
     return folders, lost
 
 
-def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer) -> bool:
+def _imports_ahead(plan: Plan, rest: Sequence[tuple[str, int]]) -> bool:
+    """Whether the first launch of the rest begins early. Only torch's imports are worth it: seconds, the others' a fraction of one."""
+    return plan.request.overlap_imports and bool(rest) and plan.specs[rest[0][0]].target.engine == "torch"
+
+
+def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Observer, started: Child | None = None) -> bool:
     """Run one launch, and see to it that a record of it is spooled. Whether it gave a result."""
-    ended = run_child("ipfs_accelerate_py.measure.launch", job.to_json(), limits_s, observer.phase)
+    ended = run_child(LAUNCH, job.to_json(), limits_s, observer.phase, started)
     problem = ended.problem
     spooled = spool_path(store.spool_folder, job.campaign_id, job.spec.hash, job.launch_index).exists()
     if not problem and not spooled:
@@ -130,7 +163,7 @@ def _launch(job: Job, store: Store, limits_s: Mapping[str, float], observer: Obs
             error_class=error_class,
             error_message=sentence,
             error_phase=ended.phase,
-            machine=machine.fingerprint(),
+            machine=job.machine or machine.fingerprint(),
             environment=machine.environment(),
         )
         spool(failure, store.spool_folder)
@@ -148,7 +181,7 @@ def _spool_impossible(
     def row(spec: Spec, status: str, error_class: str, reason: str, phase: str, **facts: str) -> None:
         if (spec.hash, 0) not in done:
             record = replace(
-                LaunchRecord.begin(campaign_id, spec, launch_index=0, order_index=-1),
+                LaunchRecord.begin(campaign_id, spec, 0, -1, plan.request.provenance),
                 status=status,
                 error_class=error_class,
                 error_message=reason,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
+from ..errors import UserError
+from .record import LaunchRecord
 from .statistics import Interval, Launches, benjamini_hochberg, launch_medians, rank_test, ratio_interval
 
 MARGIN = 1.03  # a ratio within 1/1.03 .. 1.03 is of no practical consequence
@@ -50,6 +52,14 @@ def compare(a: Launches, b: Launches, *, seed: int = 0, resamples: int = 2000) -
     ``equal`` needs the interval within 3 %. Fewer than four launches a side can never pass the rank test.
     """
     return compare_all({None: (a, b)}, seed=seed, resamples=resamples)[None]
+
+
+def compare_records(a: Sequence[LaunchRecord], b: Sequence[LaunchRecord]) -> Comparison:
+    """``compare`` for launches as they are stored. UserError where what was measured would meet what was simulated."""
+    provenances = sorted({record.provenance for record in (*a, *b)})
+    if len(provenances) > 1:
+        raise UserError(f"What was {provenances[0]} is not compared with what was {provenances[1]}: its times are made up.")
+    return compare([record.samples_ns for record in a], [record.samples_ns for record in b])
 
 
 def compare_all(

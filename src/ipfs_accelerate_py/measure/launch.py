@@ -7,6 +7,7 @@ kept even when the parent has died, and it dies with its parent.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,13 +15,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LaunchError, UnavailableError, UserError
 from ..platforms.base import OpenOptions, RemoteSession, Session
 from ..spec import Spec
 from .record import LaunchRecord
 from .stopping import Limits
+
+if TYPE_CHECKING:
+    from ..platforms.simulated import Simulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,10 @@ class Job:
     limits: Limits
     phase_limits_s: dict[str, float]
     count_nodes: bool = True  # by provider; in a browser that costs a second session, so one launch of a spec pays for all
+    simulation_seed: int | None = None  # of made-up times; None measures
+    machine: dict[str, Any] | None = None  # its fingerprint, where the parent has taken it
+    imported_ahead: bool = False  # this process began, and imported, while the launch before it was measured
+    imports_beside: bool = False  # the next launch's process begins, and imports, while this one is measured
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -47,7 +55,8 @@ class Job:
 
     def begin(self) -> LaunchRecord:
         """The record of this launch, which has just begun."""
-        return LaunchRecord.begin(self.campaign_id, self.spec, self.launch_index, self.order_index)
+        provenance = "measured" if self.simulation_seed is None else "simulated"
+        return LaunchRecord.begin(self.campaign_id, self.spec, self.launch_index, self.order_index, provenance)
 
 
 def die_with_parent() -> None:
@@ -64,7 +73,7 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
     """Run the job in this process and return its record, whatever happened to the launch."""
     from . import machine, noise
 
-    record = replace(job.begin(), machine=machine.fingerprint(), environment=machine.environment())
+    record = replace(job.begin(), machine=job.machine or machine.fingerprint(), environment=machine.environment())
     before = noise.snapshot()
     began = time.perf_counter_ns()
     phase = "start"
@@ -94,7 +103,7 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
 
 
 def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str], None]) -> LaunchRecord:
-    from ..models.prepared import load_tensors
+    from ..models.prepared import Manifest, load_tensors
     from ..platforms.registry import platform
     from . import accuracy
     from .protocol import measure
@@ -104,7 +113,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
     folder = Path(job.folder)
     inputs = load_tensors(folder / "inputs.npz")
     entered("start")
-    place = platform(target.platform)
+    place = platform(target.platform) if job.simulation_seed is None else _stand_in(job)
     limits = job.limits
     if place.least_warm_up_s > limits.warm_up_min_s:
         least_s = place.least_warm_up_s
@@ -129,7 +138,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
         record = replace(
             record,
             status="ok",
-            phases_ns={"start": start_ns, **measurement.phases_ns},
+            phases_ns={**({} if job.imported_ahead else {"start": start_ns}), **measurement.phases_ns},
             warm_up_ns=measurement.warm_up_ns,
             samples_ns=measurement.samples_ns,
             first_token_ns=measurement.first_token_ns,
@@ -138,13 +147,29 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
             stop_reason=measurement.stop_reason,
             clock_resolution_ns=measurement.clock_resolution_ns,
             accuracy=accuracy.check(
-                measurement.outputs, load_tensors(folder / "reference.npz"), workload.precision, workload.task
+                measurement.outputs,
+                load_tensors(folder / "reference.npz"),
+                workload.precision,
+                workload.task,
+                Manifest.read(folder).reference_rows,
             ),
-            facts={"clock_limited": measurement.clock_limited, "process_id": os.getpid()},
+            facts={
+                "clock_limited": measurement.clock_limited,
+                "process_id": os.getpid(),
+                **({"imported_ahead": True} if job.imported_ahead else {}),
+                **({"imports_beside": True} if job.imports_beside else {}),
+            },
         )
         return _described(record, session, job.count_nodes, entered)
     finally:
         session.close()
+
+
+def _stand_in(job: Job) -> Simulated:
+    from ..platforms.simulated import Simulated
+
+    target = job.spec.target
+    return Simulated(target.platform, (target.engine,), f"{job.simulation_seed} {job.spec.hash} {job.launch_index}")
 
 
 def _described(
@@ -180,6 +205,8 @@ def main() -> None:
     die_with_parent()
     progress = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     job = Job.from_json(sys.stdin.readline())
 
     def tell(**message: str) -> None:

@@ -75,7 +75,9 @@ class LaunchRecord:
     environment: dict[str, Any] = field(default_factory=dict)  # versions of everything that ran
 
     @classmethod
-    def begin(cls, campaign_id: str, spec: Spec, launch_index: int, order_index: int) -> LaunchRecord:
+    def begin(
+        cls, campaign_id: str, spec: Spec, launch_index: int, order_index: int, provenance: str = "measured"
+    ) -> LaunchRecord:
         """The record of a launch that begins now. It has failed until it is replaced by what happened."""
         return cls(
             launch_id=uuid7(),
@@ -85,7 +87,7 @@ class LaunchRecord:
             order_index=order_index,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             duration_s=0.0,
-            provenance="measured",
+            provenance=provenance,
             status="failed",
         )
 

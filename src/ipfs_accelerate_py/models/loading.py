@@ -17,8 +17,11 @@ from ..errors import UserError
 from .base import ModelClass
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
+# What transformers and torch raise for a configuration: a name that is not known, a size below 0, padding outside the vocabulary ...
+CONFIG_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -31,13 +34,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"'{folder}' is not a model: it has no config.json. Name a folder saved by transformers' save_pretrained."
         )
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
-        raise UserError(f"'{path}' is not valid JSON: {broken}.") from broken
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = read_json(path)
+    if not isinstance(config.get("model_type"), str):
         raise UserError(f"'{path}' does not say what model it is: it has no model_type.")
     return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model's folder; UserError where it has none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
+        raise UserError(f"'{path}' is not valid JSON: {broken}.") from broken
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' holds no names with values, as a model's settings do.")
+    return content
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -46,7 +57,12 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         files = [folder / "model.safetensors"]
     elif index.is_file():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+            raise UserError(f"'{index}' does not say which file each tensor is in.")
+        files = [folder / name for name in sorted(set(shards.values()))]
+        if outside := next((file for file in files if file.parent != folder), None):
+            raise UserError(f"'{index}' names '{outside}', which is not in the model's folder.")
     else:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         if pickles:
@@ -77,7 +93,10 @@ def _check_whole(file: Path) -> None:
             header = json.loads(stream.read(length))
         except (json.JSONDecodeError, UnicodeDecodeError) as broken:
             raise UserError(f"'{file}' is not a safetensors file: its header is not JSON.") from broken
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    try:
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (AttributeError, LookupError, TypeError, ValueError) as broken:
+        raise UserError(f"'{file}' is not a safetensors file: its header does not say where its tensors are.") from broken
     expected = 8 + length + max(ends, default=0)
     if actual != expected:
         state = "truncated" if actual < expected else "too long"
@@ -86,30 +105,39 @@ def _check_whole(file: Path) -> None:
         )
 
 
-def load_folder(model_class: ModelClass, folder: Path) -> PreTrainedModel:
-    """The model of a folder, float32 on the CPU, in eval mode. UserError where config and weights do not make one."""
+def load_folder(model_class: ModelClass, folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model of a folder at ``dtype`` (float32), on the CPU, in eval mode. UserError where config and weights do not make one."""
     import torch
     from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoConfig
 
-    read_config(folder)
+    if read_config(folder).get("quantization_config") is not None:
+        raise UserError(f"The weights in '{folder}' are quantized already; name a folder or hub model of the float ones.")
     weight_files(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # A config.json can name a kernel of the hub here, whose code transformers would fetch and run.
+        config._attn_implementation = None
         with torch.device("meta"):
             kind = type(model_class.build(config))
-    except (ValueError, TypeError, ZeroDivisionError, StrictDataclassError) as broken:
-        raise UserError(f"'{folder / 'config.json'}' does not describe a {model_class.name} model: {broken}") from broken
-    with without_progress():
-        loaded: Any = kind.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
-        )
+    except (*CONFIG_ERRORS, StrictDataclassError) as broken:
+        raise UserError(
+            f"'{folder / 'config.json'}' does not describe a {model_class.name} model: {one_line(broken)}"
+        ) from broken
+    try:
+        with without_progress():
+            loaded: Any = kind.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=dtype or torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
+            )
+    except SafetensorError as broken:
+        raise UserError(f"The weights in '{folder}' cannot be read: {one_line(broken)}") from broken
     model, info = loaded
     if info["mismatched_keys"]:
         name, stored, built = sorted(info["mismatched_keys"])[0]
@@ -123,6 +151,11 @@ def load_folder(model_class: ModelClass, folder: Path) -> PreTrainedModel:
             f"The weights in '{folder}' lack {len(missing)} tensors of a {model_class.name} model, first '{missing[0]}'."
         )
     return model.eval()
+
+
+def one_line(error: Exception) -> str:
+    """A library's message as the end of a sentence of ours."""
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".") + "."
 
 
 @contextlib.contextmanager

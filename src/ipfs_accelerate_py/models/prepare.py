@@ -1,136 +1,192 @@
 """Prepared models: made once, found again, safe to make from several processes at the same time.
 
-CACHE/models/KEY     weights of a synthetic model, as transformers saves them
-CACHE/graphs/KEY     ONNX files of a model at a precision, for every batch size and length
-CACHE/prepared/KEY   the folder of ``prepared.py`` for one workload; its large files are links to the two above
+CACHE/graphs/KEY       ONNX files of a model at a precision, for every batch size and length
+CACHE/references/KEY   outputs of the float32 reference for a model and inputs, for every precision
+CACHE/prepared/KEY     the folder of ``prepared.py`` for one workload; its large files are links to the two above
+
+Synthetic weights are in none of them: they are made from their seed wherever torch runs them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UnavailableError
 from ..spec import Workload, identity
 from .base import ExportGraph, ModelClass
-from .prepared import FORMAT, Graph, Manifest, load_tensors
+from .prepared import FORMAT, Graph, Manifest, TensorInfo, load_tensors
 from .registry import ModelReference, model_classes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-RECIPE = 2  # raise when what is made from the same workload changes, so that older caches are left alone
+RECIPE = 4  # raise when what is made from the same workload changes, so that older caches are left alone
 # Largest max|x - r| / max|r| that an exported graph may have against its module on the CPU: far above what rounding gives
 # (tests/models print it), far below what a wrong graph gives.
-ERROR_LIMITS = {"float32": 1e-3, "float16": 5e-2, "int8": 0.5}
+ERROR_LIMITS = {"float32": 1e-3, "float16": 5e-2, "int8": 0.5, "int4": 0.9}
 VERSIONS = ("torch", "transformers", "onnx", "onnxruntime")
 
 
-def prepare(workload: Workload, reference: ModelReference, cache_folder: Path, seed: int = 0) -> Path:
+def prepare(
+    workload: Workload,
+    reference: ModelReference,
+    cache_folder: Path,
+    seed: int = 0,
+    exported: bool = True,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Path:
     """The prepared folder of ``workload``, made where it is not there yet. ``seed`` chooses the example inputs.
 
+    With ``exported`` False there are no ONNX files, and torch alone can run it; nothing else runs training and bfloat16, so these
+    are never exported. ``tell`` is called with each step that takes long.
     Raises UserError for weights that cannot be read or fetched, UnavailableError where torch or onnx is not installed.
     """
+    exported = exported and workload.mode == "inference" and workload.precision in ERROR_LIMITS
     # The path is in it because torch reads trained weights from where they are: a folder that was moved is prepared anew.
     path = str(reference.path) if reference.path else None
-    key = identity({"workload": asdict(workload), "path": path, "seed": seed, "format": FORMAT, "recipe": RECIPE})
-    return _once(cache_folder / "prepared" / key, partial(_build, workload, reference, cache_folder, seed))
+    given = {"workload": asdict(workload), "model": _model_key(reference), "path": path, "seed": seed, "exported": exported}
+    key = identity({**given, "format": FORMAT, "recipe": RECIPE})
+    return _once(cache_folder / "prepared" / key, partial(_build, workload, reference, cache_folder, seed, exported, tell))
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """The transformers model of a prepared folder: float32, CPU, eval mode."""
-    from .loading import load_folder
+def load_model(folder: Path, device: str = "cpu", precision: str = "float32") -> PreTrainedModel:
+    """The transformers model of a prepared folder on a torch device, in eval mode, its weights at ``precision`` (a torch dtype)."""
+    import torch
 
-    manifest = Manifest.read(folder)
-    return load_folder(model_classes()[manifest.model_class], folder / manifest.facts["torch_folder"])
-
-
-def modules(folder: Path) -> dict[str, ExportGraph]:
-    """The torch modules of a prepared folder's graphs, with its own inputs as examples. Weights are shared between them."""
     manifest = Manifest.read(folder)
     model_class = model_classes()[manifest.model_class]
-    return model_class.graphs(load_model(folder), load_tensors(folder / "inputs.npz"), manifest.facts["new_tokens"])
+    dtype = getattr(torch, precision)
+    if manifest.facts["torch_folder"] is None:
+        from .synthetic import synthetic_model
 
-
-def _build(workload: Workload, reference: ModelReference, cache_folder: Path, seed: int, folder: Path) -> None:
-    _require("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+        arguments = model_class.sizes[manifest.facts["size"]].config
+        return synthetic_model(model_class, arguments, _synthetic_seed(manifest.origin), device, dtype)
     from .loading import load_folder
-    from .reference import reference_outputs
+
+    model: Any = load_folder(model_class, Path(manifest.facts["torch_folder"]), dtype)  # transformers' own ``to`` is mistyped
+    return model.to(device)
+
+
+def modules(folder: Path, device: str = "cpu", precision: str = "float32", rows: int | None = None) -> dict[str, ExportGraph]:
+    """The torch modules of a prepared folder's graphs, with its own inputs (of the first ``rows`` items) as examples. Weights are
+    shared between them."""
+    manifest = Manifest.read(folder)
+    inputs = {name: array[:rows] for name, array in load_tensors(folder / "inputs.npz").items()}
+    model_class = model_classes()[manifest.model_class]
+    return model_class.graphs(load_model(folder, device, precision), inputs, manifest.facts["new_tokens"])
+
+
+def _build(
+    workload: Workload,
+    reference: ModelReference,
+    cache_folder: Path,
+    seed: int,
+    exported: bool,
+    tell: Callable[[str], None],
+    folder: Path,
+) -> None:
+    _require("torch", "transformers", *(("onnx", "onnxruntime", "onnxscript") if exported else ()))
+    from .reference import reference_rows
 
     model_class = model_classes()[workload.model_class]
-    weights = _weights_folder(model_class, reference, cache_folder)
-    model = load_folder(model_class, weights)
+    model = _float32_model(reference)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     inputs = model_class.inputs(model.config, workload.batch_size, workload.sequence_length, seed)
     np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
-    graphs = model_class.graphs(model, inputs, workload.new_tokens)
-    np.savez(folder / "reference.npz", **reference_outputs(graphs, workload.new_tokens))  # type: ignore[arg-type]
+    rows, seconds = reference_rows(inputs, workload.new_tokens, parameters, workload.mode)
+    tell(f"float32 reference of {rows or workload.batch_size} of {workload.batch_size} items (about {seconds:.0f} s)")
+    outputs = _reference_folder(model_class, model, workload, reference, inputs, rows, cache_folder)
+    _link(outputs / "reference.npz", folder / "reference.npz")
 
-    made = _graphs_folder(model_class, model, reference, workload.precision, cache_folder)
-    description = json.loads((made / "graphs.json").read_text())
-    entries = {name: Graph.from_dict(entry) for name, entry in description["graphs"].items()}
-    for entry in entries.values():
-        for name in entry.files:
-            _link(made / name, folder / name)
-    torch_folder = str(weights)
-    if reference.weights == "synthetic":
-        torch_folder = "torch"
-        (folder / "torch").mkdir()
-        for file in weights.iterdir():
-            _link(file, folder / "torch" / file.name)
+    entries, made = {}, {}
+    if exported:
+        tell("ONNX export")
+        graphs = _graphs_folder(model_class, model, reference, workload.precision, cache_folder)
+        made = json.loads((graphs / "graphs.json").read_text())
+        entries = {name: Graph.from_dict(entry) for name, entry in made["graphs"].items()}
+        for name in (name for entry in entries.values() for name in entry.files):
+            _link(graphs / name, folder / name)
+    elif workload.mode == "inference":
+        first = {name: array[:1] for name, array in inputs.items()}
+        entries = {name: _unexported(graph) for name, graph in model_class.graphs(model, first, workload.new_tokens).items()}
 
-    generation = model_class.generation(model.config)
+    generation = model_class.generation(model.config) if workload.mode == "inference" else None
     if generation is not None and workload.precision == "float16":
         generation = replace(generation, cache_dtype="float16")
     dimensions = {"batch": workload.batch_size}
-    if workload.sequence_length is not None and generation is None:
-        dimensions["sequence"] = workload.sequence_length
+    if workload.sequence_length is not None:
+        if generation is None:
+            dimensions["sequence"] = workload.sequence_length
+        elif generation.start_token_ids is not None:  # an encoder's text
+            dimensions["source"] = workload.sequence_length
     size = model_class.sizes.get(workload.size)
+    width = 2 if workload.precision in ("float16", "bfloat16") and workload.mode == "inference" else 4
     Manifest(
         model_class=workload.model_class,
         origin=workload.origin,
         precision=workload.precision,
         dimensions=dimensions,
         graphs=entries,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weights_bytes=sum(entry.bytes for entry in entries.values()),
+        parameters=parameters,
+        weights_bytes=sum(entry.bytes for entry in entries.values()) if exported else width * parameters,
         generation=generation,
         facts={
-            "torch_folder": torch_folder,
+            "torch_folder": None if reference.weights == "synthetic" else str(_weights_folder(reference)),
+            "size": workload.size,
             "new_tokens": workload.new_tokens,
             "seed": seed,
             "shape_of": size.hub_id if size else None,
-            "export_error": description["errors"],
-            "versions": description["versions"],
+            "export_error": made.get("errors", {}),
+            "tool": made.get("tool"),
+            "versions": made.get("versions", {}),
         },
+        reference_rows=rows,
     ).save(folder)
 
 
-def _weights_folder(model_class: ModelClass, reference: ModelReference, cache_folder: Path) -> Path:
-    """Where the model's config.json and safetensors are: made, fetched or given."""
-    if reference.origin.startswith("synthetic:"):
-        arguments = model_class.sizes[reference.size].config
-        seed = int(reference.origin.removeprefix("synthetic:"))
-        key = identity({"class": model_class.name, "config": dict(arguments), "seed": seed, "recipe": RECIPE})
+@lru_cache(maxsize=1)  # a model of billions of parameters takes longer to make than one of its references
+def _float32_model(reference: ModelReference) -> PreTrainedModel:
+    """On the CPU. Synthetic, or from the weights' folder."""
+    model_class = model_classes()[reference.model_class]
+    if reference.weights == "synthetic":
+        from .synthetic import synthetic_model
 
-        def make(folder: Path) -> None:
-            from .loading import without_progress
-            from .synthetic import synthetic_model
+        return synthetic_model(model_class, model_class.sizes[reference.size].config, _synthetic_seed(reference.origin))
+    from .loading import load_folder
 
-            with without_progress():
-                synthetic_model(model_class, arguments, seed).save_pretrained(folder)
+    return load_folder(model_class, _weights_folder(reference))
 
-        return _once(cache_folder / "models" / key, make)
+
+def _model_key(reference: ModelReference) -> dict[str, Any]:
+    """What decides the weights, wherever they lie. Synthetic ones follow from the shape, which an installed class may have changed under
+    the same name, and from the order in which transformers makes the parameters."""
+    key = asdict(reference) | {"path": None}
+    if reference.weights == "synthetic":
+        key["config"] = dict(model_classes()[reference.model_class].sizes[reference.size].config)
+        key["transformers"] = importlib.metadata.version("transformers") if importlib.util.find_spec("transformers") else None
+    return key
+
+
+def _synthetic_seed(origin: str) -> int:
+    return int(origin.removeprefix("synthetic:"))
+
+
+def _weights_folder(reference: ModelReference) -> Path:
+    """Where the config.json and safetensors of a trained model are: fetched or given."""
     if reference.origin.startswith("hub:"):
         from .hub import hub_folder
 
@@ -139,11 +195,60 @@ def _weights_folder(model_class: ModelClass, reference: ModelReference, cache_fo
     return reference.path
 
 
+def _reference_folder(
+    model_class: ModelClass,
+    model: PreTrainedModel,
+    workload: Workload,
+    reference: ModelReference,
+    inputs: Mapping[str, np.ndarray],
+    rows: int | None,
+    cache_folder: Path,
+) -> Path:
+    """``reference.npz`` of the first ``rows`` items. It knows neither precision nor batch size: what has equal items shares it."""
+    from .reference import first_rows, reference_outputs, training_reference
+
+    inputs = first_rows(inputs, rows)
+    partial_step = workload.mode == "training" and rows is not None  # its outputs have names of their own
+    digest = hashlib.sha256()
+    for name, array in sorted(inputs.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    key = identity(
+        {
+            "model": _model_key(reference),
+            "mode": workload.mode,
+            "new_tokens": workload.new_tokens,
+            "inputs": digest.hexdigest(),
+            "partial_step": partial_step,
+            "recipe": RECIPE,
+        }
+    )
+
+    def make(folder: Path) -> None:
+        if workload.mode == "training":
+            outputs = training_reference(model_class, model, inputs, of_first_rows=partial_step)
+        else:
+            outputs = reference_outputs(model_class.graphs(model, inputs, workload.new_tokens), workload.new_tokens)
+        np.savez(folder / "reference.npz", **outputs)  # type: ignore[arg-type]
+
+    return _once(cache_folder / "references" / key, make)
+
+
+def _unexported(graph: ExportGraph) -> Graph:
+    """The manifest's entry of a graph without files."""
+    inputs = (
+        TensorInfo(
+            name, str(array.dtype), tuple(graph.dynamic.get(name, {}).get(axis, size) for axis, size in enumerate(array.shape))
+        )
+        for name, array in graph.inputs.items()
+    )
+    return Graph(files=(), sha256=(), bytes=0, inputs=tuple(inputs), outputs=())
+
+
 def _graphs_folder(
     model_class: ModelClass, model: PreTrainedModel, reference: ModelReference, precision: str, cache_folder: Path
 ) -> Path:
     """ONNX files and ``graphs.json``: graphs as in the manifest, errors against the modules, versions of what made them."""
-    key = identity({"model": asdict(reference) | {"path": None}, "precision": precision, "recipe": RECIPE})
+    key = identity({"model": _model_key(reference), "precision": precision, "recipe": RECIPE})
     folder = cache_folder / "graphs" / key
     if (folder / "graphs.json").is_file():
         return folder
@@ -152,34 +257,44 @@ def _graphs_folder(
         float32 = _graphs_folder(model_class, model, reference, "float32", cache_folder)
 
     def make(target: Path) -> None:
-        from .export import convert, describe, error, export_float32
+        from .export import TOOLS, convert, describe, error, export_float32
 
-        attention = model.config._attn_implementation
-        model.set_attn_implementation("eager")  # plain products and a Softmax, which every engine has
         examples = model_class.inputs(model.config, 2, _short(model_class), 1)
         graphs = model_class.graphs(model, examples, None)
         errors = {}
-        for name, graph in graphs.items():
-            path = target / f"{name}.onnx"
-            if precision == "float32":
-                export_float32(graph, path)
-            else:
-                convert(float32 / path.name, path, precision)
-            errors[name] = error(path, graph)
-            if not errors[name] <= ERROR_LIMITS[precision]:  # also where it is not a number
-                raise ArithmeticError(
-                    f"The {precision} graph '{name}' of {model_class.name} {reference.size} is off by {errors[name]:.2g} of the "
-                    f"largest output, more than {ERROR_LIMITS[precision]}."
-                )
-        model.set_attn_implementation(attention)
+        with _eager_attention(model):
+            for name, graph in graphs.items():
+                path = target / f"{name}.onnx"
+                if precision == "float32":
+                    export_float32(graph, path)
+                else:
+                    convert(float32 / path.name, path, precision)
+                errors[name] = error(path, graph)
+                if not errors[name] <= ERROR_LIMITS[precision]:  # also where it is not a number
+                    raise ArithmeticError(
+                        f"The {precision} graph '{name}' of {model_class.name} {reference.size} is off by {errors[name]:.2g} of "
+                        f"the largest output, more than {ERROR_LIMITS[precision]}."
+                    )
         content = {
             "graphs": {name: asdict(describe(target / f"{name}.onnx")) for name in graphs},
             "errors": errors,
+            "tool": TOOLS[precision],
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
         }
         (target / "graphs.json").write_text(json.dumps(content, indent=1))
 
     return _once(folder, make)
+
+
+@contextlib.contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Plain products and a Softmax, which every engine has."""
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
 
 
 def _short(model_class: ModelClass) -> int | None:

@@ -5,15 +5,16 @@
     inputs.npz           the example inputs of every iteration
     reference.npz        outputs of the float32 CPU reference on these inputs
 
-A single-pass model (bert, vit) has one graph, ``model``. A decoder (llama) has one graph, ``decoder``, used for prefill and for
-each further token. An encoder-decoder (whisper) has ``encoder``, run once, and ``decoder``.
+A single-pass model (bert, vit) has one graph, ``model``. A generating model has a ``decoder``, used for prefill and for each further
+token (llama has nothing else), and possibly graphs that run once before it, in the manifest's order, and whose outputs the decoder
+takes by name: ``encoder`` (whisper, t5), ``vision`` (llava). Every graph takes those inputs of the workload that it names.
 
 The decoder keeps a key-value cache of fixed length (dimension ``cache``), so that every shape is static once the named
 dimensions have values, as WebNN needs:
 
-    inputs    input_ids int64 [batch, sequence]; positions int64 [sequence];
+    inputs    input_ids int64 [batch, sequence]; positions int32 [sequence];
               past.I.key, past.I.value [batch, key_value_heads, cache, head_size] for each layer I
-              (encoder-decoder: cross.I.key, cross.I.value as the encoder gave them)
+              what the graphs before it gave: cross.I.key, cross.I.value of an encoder, image_features of a vision tower
     outputs   logits [batch, vocabulary] of the last position; present.I.key, present.I.value, shaped as past
 
 Positions 0..cache-1; a query at position p sees keys at positions <= p. Prefill runs with the whole prompt at positions
@@ -75,7 +76,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``dimensions`` gives this workload's value of each named dimension except ``sequence`` and ``cache`` of a decoder."""
+    """``dimensions`` gives this workload's value of each named dimension except ``sequence`` and ``cache`` of a decoder.
+
+    A graph without ``files`` was not exported: only torch runs this folder. ``reference_rows`` is the number of items at the start of
+    the batch that ``reference.npz`` has, None for all.
+    """
 
     model_class: str
     origin: str
@@ -86,6 +91,7 @@ class Manifest:
     weights_bytes: int
     generation: Generation | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    reference_rows: int | None = None
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:

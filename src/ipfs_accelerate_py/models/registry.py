@@ -10,12 +10,11 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import UserError, nearest
-from ..spec import PRECISIONS, Workload
+from ..spec import MODES, PRECISIONS, Workload
 from .base import ModelClass
 from .loading import read_config, weight_files
 
 WEIGHTS = ("auto", "synthetic", "trained")
-DEFAULT_SIZE = "small"
 CUSTOM_SIZE = "custom"  # of a folder or a hub model whose shape is none of the presets
 SYNTHETIC_SEED = 0
 
@@ -67,12 +66,14 @@ def workload(
     sequence_length: int | None = None,
     new_tokens: int | None = None,
     precision: str = "float32",
+    mode: str = "inference",
 ) -> Workload:
     """The workload of a model, with the class's defaults. A length that the model does not have (tokens of an image model, new
-    tokens of an encoder) is left out of it. Raises UserError for one that is too long."""
+    tokens of an encoder and in training) is left out of it. Raises UserError for one that is too long."""
     model_class = model_classes()[reference.model_class]
-    if precision not in PRECISIONS:
-        raise nearest(precision, PRECISIONS, "precision")
+    for name, known, what in ((precision, PRECISIONS, "precision"), (mode, MODES, "mode")):
+        if name not in known:
+            raise nearest(name, known, what)
     for name, value in (("batch size", batch_size), ("sequence length", sequence_length), ("number of new tokens", new_tokens)):
         if value is not None and value < 1:
             raise UserError(f"The {name} must be at least 1, not {value}.")
@@ -80,7 +81,7 @@ def workload(
     if model_class.default_sequence_length is not None:
         sequence = sequence_length or model_class.default_sequence_length
     new = None
-    if model_class.default_new_tokens is not None:
+    if model_class.default_new_tokens is not None and mode == "inference":
         new = new_tokens or model_class.default_new_tokens
     longest = _longest(model_class, reference)
     if longest is not None and (sequence or 0) + (new or 0) > longest:
@@ -96,6 +97,7 @@ def workload(
         sequence_length=sequence,
         new_tokens=new,
         precision=precision,
+        mode=mode,
     )
 
 
@@ -110,7 +112,7 @@ def _longest(model_class: ModelClass, reference: ModelReference) -> int | None:
 
 
 def _of_class(model_class: ModelClass, size: str | None, weights: str) -> ModelReference:
-    size = size or DEFAULT_SIZE
+    size = size or model_class.default_size
     if size not in model_class.sizes:
         raise nearest(size, model_class.sizes, f"size of {model_class.name}")
     preset = model_class.sizes[size]
@@ -140,7 +142,13 @@ def _of_folder(folder: Path, size: str | None, weights: str) -> ModelReference:
 
 def _of_hub(reference: str, size: str | None, weights: str) -> ModelReference:
     name, _, revision = reference.partition("@")
-    presets = {preset.hub_id: (kind, key) for kind in model_classes().values() for key, preset in kind.sizes.items()}
+    presets = {
+        hub_id: (kind, key, pinned)
+        for kind in model_classes().values()
+        for key, size_of in kind.sizes.items()
+        for hub_id, _, pinned in [(size_of.hub_id or "").partition("@")]
+        if hub_id
+    }
     preset = presets.get(name)
     if preset is not None and size not in (None, preset[1]):
         raise UserError(f"'{name}' is {preset[0].name} {preset[1]}; leave the size out.")
@@ -150,6 +158,7 @@ def _of_hub(reference: str, size: str | None, weights: str) -> ModelReference:
         return ModelReference(preset[0].name, preset[1], "synthetic", f"synthetic:{SYNTHETIC_SEED}")
     from .hub import hub_config
 
+    revision = revision or (preset[2] if preset else "")
     config, commit = hub_config(f"{name}@{revision}" if revision else name)
     model_class = class_of(config["model_type"], name)
     return ModelReference(model_class.name, preset[1] if preset else CUSTOM_SIZE, "trained", f"hub:{name}@{commit}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .base import ExportGraph, ModelClass, Size
+from .processing.image import BILINEAR, HALF, as_image, example_images, pixel_values, ranked
+from .processing.processor import Preprocessed, Processor, check_raw
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,7 @@ COMMON = {
     "hidden_act": "gelu",
     "num_labels": 1000,
 }
+TOP = 5  # classes in a result
 
 
 class ViT(ModelClass):
@@ -29,6 +32,7 @@ class ViT(ModelClass):
     family = "vision"
     task = "image-classification"
     transformers_model_types = ("vit",)
+    raw_inputs = ("image",)
     sizes: ClassVar[Mapping[str, Size]] = {
         "tiny": Size(
             None,
@@ -63,22 +67,11 @@ class ViT(ModelClass):
 
         return ViTForImageClassification(config).eval()
 
-    def inputs(
-        self, config: PretrainedConfig, batch_size: int, sequence_length: int | None, seed: int
-    ) -> dict[str, np.ndarray]:
-        """``pixel_values`` float32 [batch, 3, height, width] in [-1, 1], as ViT's processor scales an image (mean and std 0.5).
-
-        The image is seeded: a smooth colour gradient with noise, in 8-bit steps as a decoded photograph has.
-        """
-        generator = np.random.default_rng(seed)
-        size = config.image_size
-        ramp = np.linspace(0, 1, size)
-        corners = generator.random((batch_size, config.num_channels, 2, 2))
-        weights = np.stack([1 - ramp, ramp])
-        smooth = np.einsum("bcij,iy,jx->bcyx", corners, weights, weights)
-        noisy = smooth + generator.normal(0, 0.1, smooth.shape)
-        pixels = np.clip(np.round(noisy * 255), 0, 255)
-        return {"pixel_values": ((pixels / 255 - 0.5) / 0.5).astype(np.float32)}
+    def inputs(self, config: Any, batch_size: int, sequence_length: int | None, seed: int) -> dict[str, np.ndarray]:
+        """``pixel_values`` float32 [batch, 3, height, width] in [-1, 1]."""
+        settings = image_settings(config.image_size)
+        images = example_images(batch_size, (settings["size"]["height"], settings["size"]["width"]), seed)
+        return {"pixel_values": pixel_values(images, settings)}
 
     def graphs(
         self, model: PreTrainedModel, inputs: Mapping[str, np.ndarray], new_tokens: int | None
@@ -86,6 +79,35 @@ class ViT(ModelClass):
         from .modules import Forward
 
         return {"model": ExportGraph(Forward(model, classify), dict(inputs), ("logits",), {"pixel_values": {0: "batch"}})}
+
+    def preprocess(self, config: Any, raw: Mapping[str, Any], processor: Processor) -> Preprocessed:
+        images = [as_image(value) for value in check_raw(raw, self.raw_inputs, self.name)["image"]]
+        settings = image_settings(config.image_size)
+        expected = settings["size"]["height"], settings["size"]["width"]
+        pixels = pixel_values(images, processor.settings(settings), expected)
+        return Preprocessed({"pixel_values": pixels})
+
+    def postprocess(
+        self, config: Any, outputs: Mapping[str, np.ndarray], preprocessed: Preprocessed, processor: Processor
+    ) -> dict[str, Any]:
+        """``classifications``: for each image its five likeliest labels, best first, with their probabilities."""
+        labels = {int(index): label for index, label in config.id2label.items()}
+        return {"classifications": [ranked(row, labels, TOP) for row in outputs["logits"]]}
+
+    def loss(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy, in nats. Image i of the batch is of class i."""
+        import torch
+
+        pixels = inputs["pixel_values"]
+        labels = torch.arange(len(pixels), device=pixels.device) % model.config.num_labels
+        return model(pixel_values=pixels, labels=labels).loss
+
+
+def image_settings(size: int | Sequence[int]) -> dict[str, Any]:
+    """ViT's published processing for inputs of ``size`` pixels, the side of a square or [height, width]: stretched to it, scaled to
+    [-1, 1]."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"size": {"height": height, "width": width}, "resample": BILINEAR, "image_mean": HALF, "image_std": HALF}
 
 
 def classify(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 
 from .base import ExportGraph, ModelClass, Size
 from .prepared import Generation
+from .processing.audio import audio_batch, chunk_notes, chunks, example_labels, example_waves, waves_of
+from .processing.processor import Preprocessed, Processor, check_raw
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +21,14 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000  # Hz
 HOP_LENGTH = 160  # samples between frames of the spectrogram
-# <|startoftranscript|>, <|en|>, <|transcribe|>, <|notimestamps|> of the multilingual vocabulary
+LABELS = 100  # tokens of the training example, about what is said in 30 s
 MULTILINGUAL_VOCABULARY = 51865
-MULTILINGUAL_START = (50258, 50259, 50359, 50363)
+# By vocabulary: <|startoftranscript|>, <|en|>, <|transcribe|>, <|notimestamps|>; English-only models have neither of the middle two.
+PUBLISHED_START = {
+    51864: (50257, 50362),  # whisper-tiny.en and its like
+    MULTILINGUAL_VOCABULARY: (50258, 50259, 50359, 50363),
+    51866: (50258, 50259, 50360, 50364),  # whisper-large-v3
+}
 COMMON = {
     "vocab_size": MULTILINGUAL_VOCABULARY,
     "num_mel_bins": 80,
@@ -46,6 +53,7 @@ class Whisper(ModelClass):
     task = "automatic-speech-recognition"
     transformers_model_types = ("whisper",)
     default_new_tokens = 16
+    raw_inputs = ("audio",)
     sizes: ClassVar[Mapping[str, Size]] = {
         "tiny": Size(
             None,
@@ -81,27 +89,48 @@ class Whisper(ModelClass):
     def inputs(
         self, config: PretrainedConfig, batch_size: int, sequence_length: int | None, seed: int
     ) -> dict[str, np.ndarray]:
-        """``input_features`` float32 [batch, mel_bins, 2 * source_positions]: the log-mel spectrogram of a seeded waveform.
+        """``input_features`` float32 [batch, mel_bins, 2 * source_positions]: the log-mel spectrogram of seeded voice-like tones, 30 s
+        for the published sizes."""
+        waves = example_waves(batch_size, input_samples(config) / SAMPLE_RATE, SAMPLE_RATE, seed)
+        return {"input_features": log_mel(config, waves)}
 
-        The waveform (30 s for the published sizes) is a voice-like harmonic tone whose pitch drifts, in syllables, with noise.
+    def preprocess(self, config: PretrainedConfig, raw: Mapping[str, Any], processor: Processor) -> Preprocessed:
+        """Recordings of any length; one longer than the model's 30 s becomes several rows of the batch. ``facts["chunks"]`` says how
+        many each has."""
+        recordings = check_raw(audio_batch(raw), self.raw_inputs, self.name)["audio"]
+        waves, notes = waves_of(recordings, SAMPLE_RATE)
+        length = input_samples(config)
+        rows = [chunks(wave, length) for wave in waves]
+        notes += chunk_notes(waves, length, SAMPLE_RATE)
+        features = log_mel(config, [row for parts in rows for row in parts])
+        return Preprocessed({"input_features": features}, notes, {"chunks": [len(parts) for parts in rows]})
+
+    def postprocess(
+        self, config: Any, outputs: Mapping[str, np.ndarray], preprocessed: Preprocessed, processor: Processor
+    ) -> dict[str, Any]:
+        """``transcription`` and ``token_ids`` of each recording, those of its chunks joined, each up to its end token; ``complete``
+        says whether all its chunks came to one.
+
+        Tokens are the likeliest of all: transformers' ``generate`` also forbids those of a generation_config.json's ``suppress_tokens``
+        and ``begin_suppress_tokens`` (brackets, notes, an empty answer), so its text can differ.
         """
-        from transformers import WhisperFeatureExtractor
+        from .processing.text import generated_text
 
-        seconds = 2 * config.max_source_positions * HOP_LENGTH / SAMPLE_RATE
-        time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        generator = np.random.default_rng(seed)
-        waves = []
-        for _ in range(batch_size):
-            pitch = generator.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * generator.uniform(0.2, 0.8) * time))  # Hz
-            phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
-            voice = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 9))
-            syllables = np.clip(np.sin(2 * np.pi * generator.uniform(2, 5) * time), 0, None)
-            waves.append(0.2 * voice * syllables + generator.normal(0, 0.005, time.shape))
-        extractor = WhisperFeatureExtractor(
-            feature_size=config.num_mel_bins, sampling_rate=SAMPLE_RATE, hop_length=HOP_LENGTH, chunk_length=seconds
-        )
-        features = extractor(waves, sampling_rate=SAMPLE_RATE, return_tensors="np")["input_features"]
-        return {"input_features": np.asarray(features, dtype=np.float32)}
+        rows = generated_text(processor.tokenizer, outputs["token_ids"], processor.end_tokens(config.eos_token_id))
+        texts, ids, complete = iter(rows["text"]), iter(rows["token_ids"]), iter(rows["complete"])
+        counts = preprocessed.facts["chunks"]
+        return {
+            "transcription": [" ".join(next(texts).strip() for _ in range(count)).strip() for count in counts],
+            "token_ids": [[token for _ in range(count) for token in next(ids)] for count in counts],
+            "complete": [all([next(complete) for _ in range(count)]) for count in counts],
+        }
+
+    def loss(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Mean cross-entropy, in nats, of LABELS tokens given those before them and the spectrogram."""
+        features = inputs["input_features"]
+        count = min(LABELS, model.config.max_target_positions)
+        labels = example_labels(features, count, 0, model.config.vocab_size)
+        return model(features, labels=labels, use_cache=False).loss
 
     def generation(self, config: PretrainedConfig) -> Generation:
         return Generation(
@@ -134,8 +163,25 @@ class Whisper(ModelClass):
         return {"encoder": encoder, "decoder": decoder_graph(model, decode, generation, prompt, cache, keys_values)}
 
 
+def input_samples(config: Any) -> int:
+    """Samples of the encoder's fixed input, 30 s for the published sizes: the encoder halves the number of frames."""
+    return int(2 * config.max_source_positions * HOP_LENGTH)
+
+
+def log_mel(config: Any, waves: list[np.ndarray]) -> np.ndarray:
+    """Float32 [batch, mel_bins, 2 * source_positions] by WhisperFeatureExtractor, which pads and cuts to the fixed length."""
+    from transformers import WhisperFeatureExtractor
+
+    seconds = input_samples(config) / SAMPLE_RATE
+    extractor = WhisperFeatureExtractor(
+        feature_size=config.num_mel_bins, sampling_rate=SAMPLE_RATE, hop_length=HOP_LENGTH, chunk_length=seconds
+    )
+    features = extractor(waves, sampling_rate=SAMPLE_RATE, return_tensors="np")["input_features"]
+    return np.asarray(features, dtype=np.float32)
+
+
 def _start(vocabulary: int, start_token: int) -> tuple[int, ...]:
-    return MULTILINGUAL_START if vocabulary == MULTILINGUAL_VOCABULARY else (start_token,)
+    return PUBLISHED_START.get(vocabulary, (start_token,))
 
 
 def encode(model: Any, input_features: torch.Tensor) -> tuple[torch.Tensor, ...]:

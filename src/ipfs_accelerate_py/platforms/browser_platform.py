@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import LaunchError, UserError, nearest
 from ..spec import Workload
 from .base import Available, Device, OpenOptions, Platform, Unavailable
+from .exported import exported_unsupported
 
 if TYPE_CHECKING:
     from ..web.page_session import PageSession
@@ -74,9 +75,7 @@ class BrowserPlatform(Platform):
     def unsupported(self, workload: Workload, engine: str) -> str | None:
         if engine != ENGINE:
             return f"{self.name} runs {ENGINE}, not {engine}."
-        if workload.mode != "inference":
-            return f"{ENGINE} does inference only, not {workload.mode}."
-        return None
+        return exported_unsupported(workload, ENGINE)
 
     def open(self, workload: Workload, device: str, options: OpenOptions) -> PageSession:
         from ..web.browsers import find_browser

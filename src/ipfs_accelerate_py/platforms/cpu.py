@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 
 from ..spec import Workload
 from .base import Available, Device, OpenOptions, Platform, Unavailable
+from .exported import exported_unsupported
 from .extras import guarded, install_command
 from .graph_session import GraphSession, unsupported_by
 from .onnxruntime_session import OnnxRuntimeSession
 from .processor import processor_facts
-from .torch_session import TorchSession, torch_unsupported
+from .torch_session import open_torch, torch_unsupported
 
-SESSIONS: dict[str, type[GraphSession]] = {"torch": TorchSession, "onnxruntime": OnnxRuntimeSession}
+SESSIONS: dict[str, Callable[[Workload, str, OpenOptions], GraphSession]] = {
+    "torch": open_torch,
+    "onnxruntime": OnnxRuntimeSession,
+}
 
 
 class Cpu(Platform):
@@ -30,12 +35,14 @@ class Cpu(Platform):
     def unsupported(self, workload: Workload, engine: str) -> str | None:
         if engine == "torch":
             return torch_unsupported(workload)
-        if engine == "onnxruntime" and workload.precision == "float16":
+        if reason := unsupported_by(self.name, tuple(SESSIONS), engine) or exported_unsupported(workload, engine):
+            return reason
+        if workload.precision == "float16":
             # Seen in the optimised graph: it casts to float32 before each operator and back after it.
             return (
                 "onnxruntime has no float16 kernels for the CPU and would compute in float32; float16 needs torch or openvino."
             )
-        return unsupported_by(self.name, tuple(SESSIONS), engine)
+        return None
 
     def open(self, workload: Workload, device: str, options: OpenOptions) -> GraphSession:
         return SESSIONS[options.engine](workload, "cpu", options)

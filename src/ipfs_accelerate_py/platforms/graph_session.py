@@ -18,7 +18,7 @@ from .processor import default_threads
 
 OUT_OF_MEMORY = re.compile(
     r"bad_alloc|bad allocation|failed to allocate|unable to allocate|can't allocate|out of memory|not enough memory|CL_OUT_OF_"
-    r"|OUT_OF_(DEVICE|HOST)_MEMORY|insufficient memory",
+    r"|OUT_OF_(DEVICE|HOST)_MEMORY|STATUS_ALLOC_FAILED|insufficient memory",
     re.IGNORECASE,
 )
 UNSUPPORTED = re.compile(
@@ -113,19 +113,22 @@ class GraphSession(Session):
         if generation is None:
             raise LaunchError("unsupported", f"{self.manifest.model_class} does not generate tokens")
         batch = next(iter(inputs.values())).shape[0]
-        cross = self.run("encoder", self._feeds("encoder", inputs)) if "encoder" in self.manifest.graphs else {}
         if generation.start_token_ids is None:
             tokens = inputs["input_ids"]
         else:
             tokens = np.tile(np.array(generation.start_token_ids, dtype=np.int64), (batch, 1))
-        positions = np.arange(tokens.shape[1], dtype=np.int64)
+        fixed = self._feeds("decoder", {name: array for name, array in inputs.items() if name != "input_ids"})
+        for graph in self.manifest.graphs:
+            if graph != "decoder":
+                fixed |= self.run(graph, self._feeds(graph, inputs))
+        positions = np.arange(tokens.shape[1], dtype=np.int32)
         shape = (batch, generation.key_value_heads, len(positions) + new_tokens, generation.head_size)
         names = [f"{layer}.{part}" for layer in range(generation.layers) for part in ("key", "value")]
         past = {f"past.{name}": self.zeros(shape, generation.cache_dtype) for name in names}
         generated = np.empty((batch, new_tokens), dtype=np.int64)
         for step in range(new_tokens):
             step_inputs = {"input_ids": tokens, "positions": positions}
-            outputs = self.run("decoder", {**self._feeds("decoder", step_inputs), **cross, **past})
+            outputs = self.run("decoder", {**self._feeds("decoder", step_inputs), **fixed, **past})
             scores = self.download(outputs["logits"])
             generated[:, step] = scores.argmax(axis=-1)
             on_token()

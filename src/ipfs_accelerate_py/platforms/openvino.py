@@ -10,12 +10,13 @@ import numpy as np
 from ..errors import LaunchError, UnavailableError
 from ..spec import Workload
 from .base import Available, Coverage, Device, OpenOptions, Platform, Unavailable
+from .exported import exported_unsupported
 from .extras import guarded, load_extra
 from .graph_session import GraphSession, unsupported_by
 
-# Without a hint OpenVINO computes float32 models in bfloat16 on processors that have it. int8 models keep float32 between
-# their quantised operators.
-INFERENCE_PRECISION = {"float32": "f32", "float16": "f16", "int8": "f32"}
+# Without a hint OpenVINO computes float32 models in bfloat16 on processors that have it. int8 and int4 models keep float32 between
+# their products.
+INFERENCE_PRECISION = {"float32": "f32", "float16": "f16", "int8": "f32", "int4": "f32"}
 DEFAULT_DEVICE = "CPU"
 
 
@@ -40,7 +41,7 @@ class OpenVino(Platform):
         return Available(devices, self.engines, {"openvino": openvino.__version__})
 
     def unsupported(self, workload: Workload, engine: str) -> str | None:
-        if reason := unsupported_by(self.name, self.engines, engine):
+        if reason := unsupported_by(self.name, self.engines, engine) or exported_unsupported(workload, engine):
             return reason
         if workload.precision == "float16":
             try:

@@ -13,7 +13,7 @@ from .base import Available, Device, Memory, OpenOptions, Platform, Unavailable
 from .extras import load_extra
 from .graph_session import GraphSession, unsupported_by
 
-DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16", "bfloat16")
 CHOOSE_A_BUILD = "Take the command for this machine from https://pytorch.org/get-started/locally/."
 
 
@@ -22,9 +22,24 @@ def import_torch() -> Any:
 
 
 def torch_unsupported(workload: Workload) -> str | None:
-    if workload.precision in DTYPES:
-        return None
-    return f"The torch engine runs {' and '.join(DTYPES)}; {workload.precision} needs onnxruntime or openvino."
+    if workload.precision not in DTYPES:
+        return f"The torch engine runs {', '.join(DTYPES[:-1])} and {DTYPES[-1]}; {workload.precision} needs onnxruntime or openvino."
+    if workload.mode == "training":
+        from ..models.registry import model_classes
+
+        least = model_classes()[workload.model_class].least_training_batch
+        if workload.batch_size < least:
+            return f"The loss of {workload.model_class} compares the items of a batch: training needs --batch-sizes of {least} or more."
+    return None
+
+
+def open_torch(workload: Workload, device: str, options: OpenOptions) -> TorchSession:
+    """The session of a workload, by its mode. ``device`` is torch's name of one."""
+    if workload.mode == "inference":
+        return TorchSession(workload, device, options)
+    from .training import TorchTrainingSession
+
+    return TorchTrainingSession(workload, device, options)
 
 
 class TorchSession(GraphSession):
@@ -49,12 +64,12 @@ class TorchSession(GraphSession):
     def load_graphs(self) -> None:
         from ..models.prepare import modules
 
-        if self.device.startswith("cuda"):
-            self.torch.cuda.reset_peak_memory_stats(self.device)
-        self.graphs = modules(self.folder)
+        self.start_peak()
+        self.graphs = modules(
+            self.folder, self.device, self.workload.precision, rows=1
+        )  # their names are wanted, not the values
         for graph in self.graphs.values():
-            graph.module.eval().to(self.device, self.dtype)
-        self.synchronize()
+            graph.module.eval()
 
     def compile_graphs(self) -> None:
         """Nothing: the modules run eagerly."""
@@ -73,6 +88,8 @@ class TorchSession(GraphSession):
         return self.torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def download(self, tensor: Any) -> np.ndarray:
+        if tensor.dtype == self.torch.bfloat16:  # which NumPy lacks
+            tensor = tensor.float()
         return tensor.cpu().numpy()
 
     def synchronize(self) -> None:
@@ -84,8 +101,14 @@ class TorchSession(GraphSession):
         weights = {
             tensor.data_ptr(): tensor.nbytes for graph in self.graphs.values() for tensor in graph.module.state_dict().values()
         }
-        peak = self.torch.cuda.max_memory_allocated(self.device) if self.device.startswith("cuda") else None
-        return Memory(sum(weights.values()), peak)
+        return Memory(sum(weights.values()), self.peak_bytes())
+
+    def start_peak(self) -> None:
+        if self.device.startswith("cuda"):
+            self.torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int | None:
+        return self.torch.cuda.max_memory_allocated(self.device) if self.device.startswith("cuda") else None
 
     def close(self) -> None:
         self.graphs = {}
@@ -94,6 +117,8 @@ class TorchSession(GraphSession):
 
     def facts(self) -> dict[str, Any]:
         facts = {**super().facts(), "torch": self.torch.__version__, "dtype": self.workload.precision}
+        if self.manifest.facts["torch_folder"] is None:
+            facts["weights"] = "made from their seed on the device: the load phase reads no file"
         if self.device.startswith("cuda"):
             facts["device_name"] = self.torch.cuda.get_device_name(self.device)
         return facts
@@ -109,7 +134,7 @@ class TorchPlatform(Platform):
         return unsupported_by(self.name, self.engines, engine) or torch_unsupported(workload)
 
     def open(self, workload: Workload, device: str, options: OpenOptions) -> TorchSession:
-        return TorchSession(workload, self.torch_device if device == "default" else device, options)
+        return open_torch(workload, self.torch_device if device == "default" else device, options)
 
 
 def probe_gpus(torch: Any, facts: dict[str, Any], none_found: Unavailable) -> Available | Unavailable:

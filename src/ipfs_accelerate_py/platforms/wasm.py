@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..spec import Workload
 from .base import Unavailable
 from .browser_platform import BrowserPlatform
 
@@ -20,6 +21,13 @@ class Wasm(BrowserPlatform):
             return Unavailable(f"{facts['name']} {facts['version']} has no WebAssembly SIMD.", "Update the browser.")
         shown = [name.replace("_", " ") for name in ("threads", "relaxed_simd", "memory64", "jspi") if features[name]]
         return f"{facts['hardware_concurrency']} cores, SIMD{''.join(', ' + name for name in shown)}"
+
+    def unsupported(self, workload: Workload, engine: str) -> str | None:
+        if reason := super().unsupported(workload, engine):
+            return reason
+        if workload.precision == "float16":
+            return "WebAssembly has no float16: onnxruntime-web would compute in float32; float16 needs webgpu or webnn."
+        return None
 
     def session_options(self, device: str) -> dict[str, Any]:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..spec import Workload
 from .base import Unavailable
 from .browser_platform import BrowserPlatform
 
@@ -14,6 +15,16 @@ class WebGPU(BrowserPlatform):
     name = "webgpu"
     device_names = ("default", "high-performance", "low-power", "software")
     remedy = "Install a Vulkan driver (Debian: sudo apt-get install mesa-vulkan-drivers) and a browser with WebGPU."
+
+    def unsupported(self, workload: Workload, engine: str) -> str | None:
+        if reason := super().unsupported(workload, engine):
+            return reason
+        if workload.precision == "int8":
+            # Seen in the assignment of nodes, by onnxruntime-web 1.30: each DynamicQuantizeLinear and each MatMulInteger is the CPU's.
+            return (
+                "onnxruntime-web has no int8 products for WebGPU and would compute them on the CPU; int4 and float16 run there."
+            )
+        return None
 
     def offered(self, facts: dict[str, Any]) -> str | Unavailable:
         adapter = facts["webgpu"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..spec import Workload
 from .base import Unavailable
 from .browser_platform import BrowserPlatform
 
@@ -18,6 +19,18 @@ class WebNN(BrowserPlatform):
         "Use a Chromium that was built with a WebNN backend: Google Chrome, Microsoft Edge, or the headless shell "
         "(run: python -m ipfs_accelerate_py.web.install chromium-headless-shell)."
     )
+
+    def unsupported(self, workload: Workload, engine: str) -> str | None:
+        if reason := super().unsupported(workload, engine):
+            return reason
+        if workload.precision in ("int8", "int4") and sys.platform == "linux":
+            # Asked of Chromium's TFLite backend, Linux' only one: its opSupportLimits have no uint4, which onnxruntime-web needs for 4-bit
+            # weights, and of 8-bit products it left every MatMulInteger to the CPU.
+            return (
+                f"WebNN's backend on Linux has no {workload.precision} products (no uint4, no integer matmul): onnxruntime-web would "
+                "compute them on the CPU, outside WebNN; float32 runs there."
+            )
+        return None
 
     def offered(self, facts: dict[str, Any]) -> str | Unavailable:
         found = facts["webnn"]
