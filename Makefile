@@ -9,7 +9,7 @@ RUNTIME_SOURCES := $(shell find browser -type f -not -path '*/node_modules/*' 2>
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help bench test check lock browsers clean
+.PHONY: help bench test check docs lock browsers clean
 
 help: ## Say what each command does (this text)
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ check: $(INSTALLED) ## Lint, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(INSTALLED) ## Write the compatibility matrix of the documentation anew, from data/reference
+	$(VENV)/bin/ipfs-accelerate matrix --reference only --format markdown --output docs/matrix.md
 
 browsers: $(INSTALLED) ## Install the browsers to measure in: Chromium, Firefox and a Chromium with WebNN
 	@$(VENV)/bin/python -m ipfs_accelerate_py.web.install

@@ -55,8 +55,12 @@ def bench(
         ),
     ] = ["bert,vit,whisper,llama"],  # noqa: B006
     size: Annotated[
-        list[str], typer.Option("--size", help="Presets: tiny (for tests), small, base, ... 'models' lists them.")
-    ] = ["small"],  # noqa: B006
+        list[str],
+        typer.Option(
+            "--size",
+            help="Presets: tiny (for tests), small, base, ... 'models' lists them (the smallest published one by default).",
+        ),
+    ] = [],  # noqa: B006
     weights: Annotated[
         str,
         typer.Option(help="auto, synthetic (seeded random at the published shape) or trained. Part of a result's identity."),
@@ -77,7 +81,10 @@ def bench(
     new_tokens: Annotated[
         int | None, typer.Option("--new-tokens", help="Tokens to generate per iteration, for models that do.")
     ] = None,
-    precisions: Annotated[list[str], typer.Option("--precisions", help="float32,float16,int8.")] = ["float32"],  # noqa: B006
+    precisions: Annotated[list[str], typer.Option("--precisions", help="float32,float16,bfloat16,int8,int4.")] = ["float32"],  # noqa: B006
+    modes: Annotated[
+        list[str], typer.Option("--modes", help="inference,training (training: forward, backward and AdamW; torch only).")
+    ] = ["inference"],  # noqa: B006
     launches: Annotated[
         int | None,
         typer.Option(
@@ -102,6 +109,21 @@ def bench(
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer launches and shorter series: a first look, wider intervals.")
+    ] = False,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate",
+            help="Neither browser nor accelerator: outputs computed on the CPU, times made up and marked as simulated.",
+        ),
+    ] = False,
+    overlap_imports: Annotated[
+        bool,
+        typer.Option(
+            "--overlap-imports",
+            help="Let the next launch's process import torch while one is measured: faster, for machines with idle cores. "
+            "Such launches are marked, and their start is not timed.",
+        ),
     ] = False,
     phase_limit_s: Annotated[
         float | None, typer.Option("--phase-limit-s", help="Seconds after which any phase of a launch counts as hung.")
@@ -135,11 +157,14 @@ def bench(
         sequence_lengths=numbers(sequence_lengths, "--sequence-lengths"),
         new_tokens=new_tokens,
         precisions=words(precisions),
+        modes=words(modes),
         launches=launches if launches is not None else 4 if quick else 5,
         software_launches=software_launches if software_launches is not None else 1 if quick else 2,
         seed=seed,
         threads=threads,
         quick=quick,
+        overlap_imports=overlap_imports,
+        simulate=simulate,
     )
     if plan:
         console.show_plan(request, store, as_json=as_json)
@@ -202,6 +227,27 @@ def compare(
     from .console import comparison
 
     comparison.show(store, a, b, as_json=as_json)
+
+
+@app.command()
+def matrix(
+    stores: Annotated[
+        list[Path],
+        typer.Option("--store", help="A store, or what 'export' wrote; repeat it for several (the usual store by default)."),
+    ] = [],  # noqa: B006
+    reference: Annotated[
+        str, typer.Option(help="with, without or only: the measurements of other machines that come with the program.")
+    ] = "with",
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, json or html.")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", help="Write to this file.")] = None,
+    ask_browsers: Annotated[
+        bool, typer.Option("--ask-browsers", help="Start the browsers of this machine and ask what they offer.")
+    ] = False,
+) -> None:
+    """Rate every model class on every platform and browser, by measured launches and a rule that is printed with it."""
+    from .console import matrix as console
+
+    console.show(stores, DEFAULT_STORE, reference, format_, output, ask_browsers=ask_browsers)
 
 
 @app.command()

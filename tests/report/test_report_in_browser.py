@@ -112,6 +112,26 @@ def test_a_cell_opens_its_details_by_keyboard(opened, file: Path):
     assert page.evaluate("document.activeElement.tagName") == "TR"
 
 
+def test_a_link_to_a_run_opens_it(opened, file: Path):
+    """The compatibility matrix links to the launches of a spec; what is no run opens nothing."""
+    spec = fixture.spec_of("bert", "openvino")
+    page = opened(file)
+    for fragment, title in ((f"#run={spec.hash}", "bert small on openvino"), ("#run=0000", None), ("#run=<b>", None)):
+        page.goto("about:blank")
+        page.goto(file.as_uri() + fragment)
+        page.wait_for_selector("html[data-ready]")
+        assert page.locator("dialog[open] #detail-title").all_inner_texts() == ([title] if title else [])
+
+
+def test_a_simulated_series_is_named_in_the_details(opened, tmp_path: Path):
+    """The figure of every iteration says of each launch that it is simulated."""
+    records = [fixture.launch(fixture.spec_of("bert", "torch"), index, 5.0, provenance="simulated") for index in range(2)]
+    page = opened(write_report(fixture.data(records), tmp_path / "simulated.html"))
+    page.locator("button.tile").first.click()
+    names = page.locator("dialog .legendtext").all_text_contents()
+    assert names == ["simulated launch 0", "simulated launch 1"]
+
+
 def test_a_failed_cell_says_what_went_wrong(opened, file: Path):
     """Class, phase and message, without an empty plot."""
     page = opened(file)

@@ -283,13 +283,14 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path: Path, use) -> None:
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a migration is none."""
-    bad = {**migration.MIGRATIONS, 3: ("0003_bad.sql", "CREATE TABLE half (a INTEGER); SELECT no_such_column;")}
+    latest = migration.SCHEMA_VERSION
+    bad = {**migration.MIGRATIONS, latest + 1: ("bad.sql", "CREATE TABLE half (a INTEGER); SELECT no_such_column;")}
     monkeypatch.setattr(migration, "MIGRATIONS", bad)
     with pytest.raises(duckdb.BinderException), connect(store.path, read_only=False) as connection:
-        migration.migrate(connection, version=3)
+        migration.migrate(connection, version=latest + 1)
     tables = queries.run_sql(store.path, "SELECT table_name FROM duckdb_tables()")[1]
     assert ("half",) not in tables and ("launch",) in tables
-    assert queries.run_sql(store.path, "SELECT max(version) FROM schema_migration")[1] == [(2,)]
+    assert queries.run_sql(store.path, "SELECT max(version) FROM schema_migration")[1] == [(latest,)]
 
 
 def test_a_damaged_store_is_said_to_be_damaged(store: Store, begin) -> None:

@@ -19,12 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from ..campaign.estimate import estimate
-from ..campaign.plan import Plan, Request, make_plan
+from ..campaign.plan import Plan, Request, make_plan, probe_target
 from ..campaign.run import PHASE_LIMITS_S, Observer, run_campaign
 from ..errors import UserError
 from ..measure import machine
 from ..paths import cache_folder
-from ..platforms.registry import probe
 from ..spec import PLATFORMS, Spec, identity
 from ..store import queries
 from ..store.writer import Store
@@ -36,7 +35,7 @@ console = Console(stderr=True, highlight=False)
 def _plan(request: Request) -> Plan:
     request = replace(request, browsers=tuple(_browser_key(name) for name in request.browsers)).checked()
     with console.status("Asking the platforms and browsers of this machine ..."):
-        probed = {name: probe(name) for name in request.platforms or PLATFORMS}
+        probed = {name: probe_target(name, simulate=request.simulate) for name in request.platforms or PLATFORMS}
     return make_plan(request, probed)
 
 
@@ -52,7 +51,7 @@ def _browser_key(name: str) -> str:
 def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     """Print what would run, what cannot and why, and how long it should take."""
     plan = _plan(request)
-    past = _past(store_path) if store_path.exists() else []
+    past = _past(store_path, request) if store_path.exists() else []
     expected = estimate(plan, past)
     if as_json:
         print(
@@ -64,7 +63,13 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     launches = Counter(key for key, _ in plan.order)
     table = Table("model", "targets, and launches of each")
     for work in {spec.workload.hash: spec.workload for spec in plan.specs.values()}.values():
-        shape = [work.size, work.weights, work.precision, f"batch {work.batch_size}"]
+        shape = [
+            work.size,
+            work.weights,
+            work.precision,
+            *([work.mode] if work.mode != "inference" else []),
+            f"batch {work.batch_size}",
+        ]
         shape += [f"{work.sequence_length} tokens"] if work.sequence_length else []
         shape += [f"{work.new_tokens} new tokens"] if work.new_tokens else []
         targets = [f"{spec.target.label} × {launches[key]}" for key, spec in plan.specs.items() if spec.workload == work]
@@ -74,11 +79,12 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     for label, reason in sorted({(cell.spec.target.label, f"{cell.reason} {cell.remedy}") for cell in plan.impossible}):
         out.print(f"[dim]not here:[/dim] {label}: {reason}")
     known = f"about {_duration(expected.seconds)}" if expected.seconds else "unknown"
-    out.print(f"{len(plan.order)} launches, {known}" + _without_history(expected.unknown, bool(expected.seconds)))
+    simulated = "simulated " if request.simulate else ""
+    out.print(f"{len(plan.order)} {simulated}launches, {known}" + _without_history(expected.unknown, bool(expected.seconds)))
 
 
-def _past(store_path: Path) -> list[dict[str, Any]]:
-    return queries.durations(store_path, identity(machine.fingerprint()))
+def _past(store_path: Path, request: Request) -> list[dict[str, Any]]:
+    return queries.durations(store_path, identity(machine.fingerprint()), request.provenance)
 
 
 def _without_history(unknown: int, some_known: bool) -> str:
@@ -105,7 +111,7 @@ def bench(
     store = Store.create_or_open(store_path)
     limits = dict.fromkeys(PHASE_LIMITS_S, phase_limit_s) if phase_limit_s else PHASE_LIMITS_S
     interrupted = False
-    bars = _Bars(plan, _past(store_path))
+    bars = _Bars(plan, _past(store_path, request))
     try:
         with bars:
             run_campaign(
@@ -186,7 +192,7 @@ class _Bars:
     def _launching(self, spec: Spec, index: int, position: int, total: int) -> None:
         if self._interrupted:  # the interrupt met code that cannot pass it on, a finaliser or a library's own
             raise KeyboardInterrupt
-        self._label = f"{spec.workload.model_class} {spec.workload.size} on {spec.target.label}"
+        self._label = f"{spec.workload.label} on {spec.target.label}"
         self._remaining = self._remaining[-(total - position) :]
         self._progress.update(self._task, completed=position, total=total, description=self._label, left=self._time_left())
 

@@ -11,7 +11,8 @@ from typing import Any
 import typer
 
 from ..errors import UserError, nearest
-from ..measure.compare import compare
+from ..measure.compare import compare_records
+from ..measure.record import LaunchRecord
 from ..spec import identity
 from ..store import queries
 
@@ -23,13 +24,16 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
         raise UserError(f"{store} holds no successful launch yet; 'ipfs-accelerate bench' makes some.")
     first, second = _find(a, cells), _find(b, cells)
     for row in (first, second):
-        if not row["ranked"]:
+        if not row["accuracy_passed"]:
             raise UserError(f"{_name(row)} failed its output check: how fast it is wrong is not compared.")
-    if first["provenance"] != second["provenance"]:
-        raise UserError(f"A {first['provenance']} cell is not compared with a {second['provenance']} one.")
-    verdict = compare(_samples(store, first), _samples(store, second))
+    if first["mode"] != second["mode"]:
+        raise UserError(
+            f"{first['mode'].capitalize()} is not compared with {second['mode']}: an iteration is another piece of work."
+        )
+    verdict = compare_records(_launches(store, first), _launches(store, second))
+    provenance = first["provenance"]
     if as_json:
-        print(json.dumps({"a": _name(first), "b": _name(second), **asdict(verdict)}, indent=1))
+        print(json.dumps({"a": _name(first), "b": _name(second), "provenance": provenance, **asdict(verdict)}, indent=1))
         return
     for row in (first, second):
         software = ", on a software adapter" if row["software_adapter"] else ""
@@ -37,7 +41,10 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
             f"{_name(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}{software}"
         )
     interval = f", 95 % interval [{verdict.interval.low:.3g}, {verdict.interval.high:.3g}]" if verdict.interval else ""
-    typer.echo(f"A is {verdict.text}: it takes {verdict.ratio:.3g} times as long as B{interval}.")
+    told = f"A is {verdict.text}: it takes {verdict.ratio:.3g} times as long as B{interval}."
+    if provenance != "measured":
+        told = f"{provenance.capitalize()}, not measured; these times are made up and say nothing about either. {told}"
+    typer.echo(told)
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -45,8 +52,10 @@ def _name(row: dict[str, Any]) -> str:
     shape = [f"b{row['batch_size']}"]
     shape += [f"s{row['sequence_length']}"] if row["sequence_length"] else []
     shape += [f"n{row['new_tokens']}"] if row["new_tokens"] else []
-    model = "/".join([row["model_class"], row["size"], row["weights"], row["precision"], *shape])
-    return f"{model}:{row['label'].replace(' ', '')}@{row['machine_hash'][:4]}"
+    mode = [row["mode"]] if row["mode"] != "inference" else []
+    model = "/".join([row["model_class"], row["size"], row["weights"], row["precision"], *mode, *shape])
+    mark = "" if row["provenance"] == "measured" else f"/{row['provenance']}"
+    return f"{model}:{row['label'].replace(' ', '')}@{row['machine_hash'][:4]}{mark}"
 
 
 def _words(text: str) -> list[str]:
@@ -54,11 +63,16 @@ def _words(text: str) -> list[str]:
 
 
 def _find(wanted: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """By a spec's hash, or by words that all occur in one cell's name only: ``bert:cpu·onnxruntime``, ``bert firefox wasm``."""
+    """By a spec's hash, or by words that all occur in one cell's name only: ``bert:cpu·onnxruntime``, ``bert firefox wasm``.
+
+    Where a cell was measured and simulated, the measured one is meant unless the word ``simulated`` is there; likewise inference unless
+    the word ``training`` is.
+    """
     names = {_name(row): row for row in cells}
-    found = [row for row in cells if row["spec_hash"] == wanted] or [
-        row for row in cells if set(_words(wanted)) <= set(_words(_name(row)))
-    ]
+    found = [row for row in cells if set(_words(wanted)) <= {row["spec_hash"], *_words(_name(row))}]
+    for word, column, usual in (("simulated", "provenance", "measured"), ("training", "mode", "inference")):
+        if word not in _words(wanted):
+            found = [row for row in found if row[column] == usual] or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -67,10 +81,10 @@ def _find(wanted: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     raise nearest(wanted, names, "cell")
 
 
-def _samples(store: Path, row: dict[str, Any]) -> list[Any]:
-    """Steady samples of each successful launch of the cell: of its spec, on its machine, of its provenance."""
+def _launches(store: Path, row: dict[str, Any]) -> list[LaunchRecord]:
+    """The successful launches of the cell: of its spec, on its machine, of its provenance."""
     return [
-        record.samples_ns
+        record
         for record in queries.records(store)
         if record.status == "ok"
         and record.spec.hash == row["spec_hash"]

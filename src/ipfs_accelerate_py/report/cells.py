@@ -34,12 +34,14 @@ NUMBER_MARKS = {
     kind: f"{KINDS[kind][0]} {word}"
     for kind, word in (("simulated", "simulated"), ("inaccurate", "output wrong"), ("unchecked", "not checked"))
 }
+SIMULATED_MARK = NUMBER_MARKS["simulated"]
 FLAGS = {
     **{mark: KINDS[kind][1] for kind, mark in NUMBER_MARKS.items()},
     "sw": "software adapter: the CPU's time, says nothing about a GPU",
     "cov": "part of the graph ran on another provider than the one asked for",
     "~": "some launches never became steady",
     "part": "some launches gave no result",
+    "beside": "another launch's process imported torch beside some launches, and the start of those is not in cold starts",
 }
 
 
@@ -71,7 +73,7 @@ class Cell:
         """A key of KINDS. One launch whose output check does not pass is enough to keep the cell out of the ranking."""
         if not self.ok:
             return "unsupported" if all(launch["status"] == "unsupported" for launch in self.launches) else "failed"
-        if self.first["provenance"] != "measured":
+        if self.simulated:
             return "simulated"
         checks = [launch["accuracy"] for launch in self.ok]
         if any(check and not check["passed"] for check in checks):
@@ -114,6 +116,8 @@ class Cell:
         flags = []
         if self.kind in NUMBER_MARKS:
             flags.append((NUMBER_MARKS[self.kind], KINDS[self.kind][1]))
+        elif self.simulated:  # one without a result, whose reason is of the simulation
+            flags.append((SIMULATED_MARK, KINDS["simulated"][1]))
         if self.software:
             flags.append(
                 (
@@ -125,7 +129,7 @@ class Cell:
         shares = [cov["share"] for launch in self.ok if (cov := launch["coverage"])]
         if shares and min(shares) < 1:
             flags.append(("cov", f"only {min(shares):.0%} of the graph's nodes ran on the provider asked for"))
-        if self.ok and not shares and self.ok[0]["platform"] in ("webgpu", "webnn"):
+        if self.ok and not shares and not self.simulated and self.ok[0]["platform"] in ("webgpu", "webnn"):
             flags.append(("cov?", "which provider ran the graph's nodes is not known"))
         if unsteady := sum(launch["steady"] is False for launch in self.ok):
             flags.append(("~", f"{unsteady} of {len(self.ok)} launches never became steady"))
@@ -133,12 +137,21 @@ class Cell:
             flags.append(
                 ("part", f"{len(self.launches) - len(self.ok)} of {count(len(self.launches), 'launch')} gave no result")
             )
+        beside = sum(bool(launch["facts"].keys() & {"imported_ahead", "imports_beside"}) for launch in self.ok)
+        if beside:
+            flags.append(
+                ("beside", f"imports of torch overlapped {beside} of {count(len(self.ok), 'launch')}: --overlap-imports")
+            )
         return flags
 
     @property
     def marks(self) -> str:
         """The marks of all flags in parentheses, to follow a number in a text; empty without flags."""
         return f" ({', '.join(mark for mark, _ in self.flags)})" if self.flags else ""
+
+    @property
+    def simulated(self) -> bool:
+        return self.first["provenance"] != "measured"
 
     @property
     def software(self) -> bool:

@@ -18,6 +18,7 @@ from .style import BLUE, GAP_PX, GREEN, GREY, MARKER, ORANGE, PHASES, PURPLE, RE
 from .wording import bounds, milliseconds, rounded, size_of
 
 Points = Sequence[tuple[Cell, float]]
+SIMULATED_OPACITY = 0.35  # a pale mark or bar, beside the word
 
 _ABOVE: dict[str, Any] = {"mode": "markers+text", "textposition": "top center", "textfont": {"size": 11}, "cliponaxis": False}
 
@@ -162,13 +163,13 @@ def cold_seconds(cell: Cell) -> float:
 
 def _cell_text(cell: Cell) -> str:
     if cell.median is None:
-        return f"{KINDS[cell.kind][0]} {cell.kind}"
+        return f"{KINDS[cell.kind][0]} {cell.kind}{_provenance(cell)}"
     marks = "".join(f"<br>{safe(mark)}" for mark, _ in cell.flags)
     return f"<b>{milliseconds(cell.median, cell.interval)}</b><br>{bounds(cell.interval)}{marks}"
 
 
 def _provenance(cell: Cell) -> str:
-    return " simulated" if cell.kind == "simulated" else ""
+    return " simulated" if cell.simulated else ""
 
 
 def _row(cell: Cell) -> str:
@@ -220,6 +221,8 @@ def _add(add: Callable[..., Any], figure: go.Figure, panel: int, points: Points,
     if not points:
         return
     how.setdefault("showlegend", all(trace.name != name for trace in figure.data))
+    how["marker"] = {"opacity": 1, **how["marker"]}
+    how["marker"]["opacity"] = [how["marker"]["opacity"] * (SIMULATED_OPACITY if cell.simulated else 1) for cell, _ in points]
     add(
         x=[value for _, value in points],
         y=[_row(cell) for cell, _ in points],

@@ -107,6 +107,8 @@ def _header(data: ReportData, found: Sequence[Cell]) -> str:
     run = [" to ".join(dict.fromkeys([days[0], days[-1]])), launches, count(len(found), "cell")] if days else []
     points = "".join(f"<li>{escape(line)}</li>" for line in findings(data))
     title = "Where each model runs best on this machine" if found else "Nothing has been measured yet"
+    if found and all(cell.simulated for cell in found):
+        title = "Simulated: nothing here was measured"
     return (
         f'<header><button type="button" id="theme" class="quiet" hidden>Dark</button><p class="kicker">ipfs-accelerate report</p>'
         f'<h1>{title}</h1><p class="facts">{_dots(facts)}</p><p class="facts">{_dots(run)}</p>'

@@ -55,7 +55,7 @@ def _table(found: list[Cell], ranked: list[Ranking]) -> Table:
         launches = f"{len(cell.ok)}/{len(cell.started)}"
         if cell.median is None:
             symbol, words = KINDS[cell.kind]
-            reason = cell.first["error_message"] or words
+            reason = f"{cell.first['error_message'] or words}{cell.marks}"
             table.add_row(
                 shown, escape(cell.target), symbol, "", launches, f"[dim]{escape(cell.kind)}: {escape(str(reason))}[/dim]"
             )

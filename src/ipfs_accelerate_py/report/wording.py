@@ -81,7 +81,8 @@ def model_labels(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             for key, pattern in fields.items()
             if work[key] is not None and len({peer[key] for peer in peers}) > 1
         ]
-        labels[hash_] = " · ".join([name, *differing])
+        training = ["training"] if work["mode"] == "training" else []
+        labels[hash_] = " · ".join([name, *training, *differing])
     return labels
 
 
@@ -114,6 +115,7 @@ def shape(work: Mapping[str, Any]) -> str:
         f"{work['new_tokens']} new tokens" if work["new_tokens"] else "",
         f"batch {work['batch_size']}",
         work["precision"],
+        "training" if work["mode"] == "training" else "",
         f"{work['weights']} weights",
     ]
     return " · ".join(part for part in parts if part)
@@ -141,10 +143,13 @@ def repeat_command(launch: Mapping[str, Any], request: Mapping[str, Any], launch
         "--sequence-lengths": launch["sequence_length"],
         "--new-tokens": launch["new_tokens"],
         "--precisions": launch["precision"],
+        "--modes": launch["mode"] if launch["mode"] != "inference" else None,
         "--threads": request.get("threads"),
         "--launches": request.get("launches") or launches,
         "--software-launches": request.get("software_launches") if launch["software_adapter"] else None,
         "--seed": request.get("seed") or 0,
     }
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
-    return f"ipfs-accelerate bench {shlex.join([*words, *(['--quick'] if request.get('quick') else [])])}"
+    words += ["--quick"] if request.get("quick") else []
+    words += ["--simulate"] if launch["provenance"] == "simulated" else []
+    return f"ipfs-accelerate bench {shlex.join(words)}"

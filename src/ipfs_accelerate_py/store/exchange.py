@@ -1,8 +1,11 @@
 """Stores as files for other tools and other machines: Parquet and JSON go both ways, CSV goes out only.
 
 Parquet and CSV are a folder with one file per table and ``manifest.json``; CSV has ``launch_summary.csv``, all in one, as well.
-JSON is one file: ``{"schema_version": 2, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
+JSON is one file: ``{"schema_version": 3, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
 timestamps as ISO 8601 in UTC and numbers that are not finite as the texts "nan", "inf" and "-inf".
+
+Every table of results (``launch``, ``accuracy``, ``launch_summary``) has a column ``provenance``, and ``provenance`` of the manifest (of
+the JSON file) counts the launches of each. An import keeps it, and refuses rows whose provenance is not that of their campaign.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from ..spec import canonical_json
 from .connection import connect, reading
 from .migration import SCHEMA_VERSION, migrate
 from .rows import storable
-from .writer import Store
+from .writer import MISMARKED, Store
 
 FORMATS = ("parquet", "csv", "json")
 # Each table before those that refer to it, with the condition that keeps what one campaign needs.
@@ -38,6 +41,9 @@ _TABLES = {
     "launch": "campaign_id = $campaign",
     "accuracy": "launch_id " + _LAUNCHED.format("launch_id"),
 }
+
+
+_MARKED = ("accuracy",)  # has results and leaves the store with the provenance of its launch
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,10 @@ def import_(path: Path, source: Path) -> Imported:
             for table in _TABLES:
                 load(scratch, table)
             migrate(scratch)
+            if scratch.execute(f"SELECT count(*) FROM launch JOIN campaign USING (campaign_id) WHERE {MISMARKED}").fetchall()[
+                0
+            ][0]:
+                raise ValueError("the provenance of a launch is not that of its campaign, or of its own facts")
         except (duckdb.Error, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split("\n\nLINE ")[0].split())
             raise UserError(f"{source} is not what 'export' writes, and nothing was imported: {reason}") from error
@@ -119,7 +129,8 @@ def _write_folder(connection: duckdb.DuckDBPyConnection, folder: Path, format_: 
         sources["launch_summary"] = "FROM launch_summary" + (f" WHERE campaign_id = {_quoted(campaign)}" if campaign else "")
     for name, sql in sources.items():
         connection.execute(f"COPY ({sql}) TO {_quoted(str(folder / f'{name}.{format_}'))} (FORMAT {format_})")
-    (folder / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "format": format_}))
+    described = {"schema_version": SCHEMA_VERSION, "format": format_, "provenance": _provenance(connection, campaign)}
+    (folder / "manifest.json").write_text(json.dumps(described))
 
 
 def _write_json(connection: duckdb.DuckDBPyConnection, file: Path, format_: str, campaign: str | None) -> None:
@@ -131,7 +142,14 @@ def _write_json(connection: duckdb.DuckDBPyConnection, file: Path, format_: str,
             {name: _to_json(value, type_) for (name, type_), value in zip(columns, row, strict=True)}
             for row in result.fetchall()
         ]
-    file.write_text(json.dumps({"schema_version": SCHEMA_VERSION, "tables": tables}, ensure_ascii=False), encoding="utf-8")
+    described = {"schema_version": SCHEMA_VERSION, "provenance": _provenance(connection, campaign), "tables": tables}
+    file.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+
+
+def _provenance(connection: duckdb.DuckDBPyConnection, campaign: str | None) -> dict[str, int]:
+    """Number of launches by provenance."""
+    rows = f"SELECT provenance, count(*) FROM ({_select('launch', campaign)}) GROUP BY ALL ORDER BY ALL"
+    return dict(connection.execute(rows).fetchall())
 
 
 def _to_json(value: Any, type_: str) -> Any:
@@ -141,7 +159,10 @@ def _to_json(value: Any, type_: str) -> Any:
 
 
 def _select(table: str, campaign: str | None) -> str:
-    return f"FROM {table}" + (f" WHERE {_TABLES[table]}".replace("$campaign", _quoted(campaign)) if campaign else "")
+    rows = f"FROM {table}" + (f" WHERE {_TABLES[table]}".replace("$campaign", _quoted(campaign)) if campaign else "")
+    if table in _MARKED:
+        return f"SELECT marked.*, launch.provenance FROM ({rows}) AS marked JOIN launch USING (launch_id)"
+    return rows
 
 
 def _quoted(text: str) -> str:
@@ -168,8 +189,9 @@ def _source(source: Path) -> tuple[int, Callable[[duckdb.DuckDBPyConnection, str
 
 
 def _load_parquet(scratch: duckdb.DuckDBPyConnection, table: str, file: Path) -> None:
-    _check_columns(scratch, table, [row[0] for row in scratch.execute("DESCRIBE FROM read_parquet(?)", [str(file)]).fetchall()])
-    scratch.execute(f"INSERT INTO {table} BY NAME FROM read_parquet(?)", [str(file)])
+    columns = [row[0] for row in scratch.execute("DESCRIBE FROM read_parquet(?)", [str(file)]).fetchall()]
+    own = ", ".join(_check_columns(scratch, table, columns))
+    scratch.execute(f"INSERT INTO {table} BY NAME SELECT {own} FROM read_parquet(?)", [str(file)])
 
 
 def _load_json(scratch: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
@@ -180,10 +202,13 @@ def _load_json(scratch: duckdb.DuckDBPyConnection, table: str, rows: list[dict[s
         scratch.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(types))})", values)
 
 
-def _check_columns(scratch: duckdb.DuckDBPyConnection, table: str, columns: Iterable[str]) -> None:
-    expected = {row[0] for row in scratch.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()}
-    if wrong := sorted(expected ^ set(columns)):
+def _check_columns(scratch: duckdb.DuckDBPyConnection, table: str, columns: Iterable[str]) -> list[str]:
+    """The table's own columns, if those are the ones that are there."""
+    own = [row[0] for row in scratch.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()]
+    given = set(columns) - ({"provenance"} if table in _MARKED else set())  # the mark that an export adds
+    if wrong := sorted(set(own) ^ given):
         raise ValueError(f"table {table} has other columns than the schema says: {', '.join(wrong)}")
+    return own
 
 
 def _remove(path: Path) -> None:

@@ -88,10 +88,10 @@ def records(path: Path, campaign_id: str | None = None) -> list[LaunchRecord]:
         return [from_row(row) for row in _fetch(connection, sql, {"campaign": campaign_id})]
 
 
-def durations(path: Path, machine_hash: str) -> list[Row]:
+def durations(path: Path, machine_hash: str, provenance: str = "measured") -> list[Row]:
     """spec_hash, platform, engine, browser and duration_s of the launches that ended well on this machine: an estimate's grounds."""
     columns = ("spec_hash", "platform", "engine", "browser", "duration_s")
-    rows = launches(path, status="ok", machine_hash=machine_hash)
+    rows = launches(path, status="ok", machine_hash=machine_hash, provenance=provenance)
     return [{column: row[column] for column in columns} for row in rows]
 
 

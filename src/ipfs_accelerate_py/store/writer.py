@@ -203,6 +203,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, launches: Sequence[pa.Table])
         connection.execute(statement)
     added = connection.execute(_LAUNCHES).fetchall()[0][0]
     connection.execute(_ACCURACIES)
+    if connection.execute(f"SELECT count(*) FROM spooled JOIN campaign USING (campaign_id) WHERE {MISMARKED}").fetchall()[0][0]:
+        raise duckdb.ConstraintException("its provenance is not that of its campaign, or of its own facts")
     connection.execute("COMMIT")
     connection.unregister("spooled")
     return added
@@ -220,6 +222,11 @@ _PARENTS = (
     _flattened("target", Target),
     "INSERT INTO spec SELECT DISTINCT spec_hash, workload_hash, target_hash FROM spooled ON CONFLICT DO NOTHING",
 )
+# A launch joined with its campaign that says another provenance than the campaign asked for, or than its own session told.
+MISMARKED = """
+    provenance <> CASE plan ->> '$.request.simulate' WHEN 'true' THEN 'simulated' WHEN 'false' THEN 'measured' ELSE provenance END
+    OR (provenance = 'measured' AND (facts::JSON ->> '$.simulated') IS NOT NULL)
+"""
 _LAUNCHES = """
     INSERT INTO launch BY NAME
     SELECT * EXCLUDE (accuracy, workload_hash, target_hash, workload, target, machine, environment) FROM spooled

@@ -250,7 +250,7 @@
       const times = [...launch.warm_up_ns, ...launch.samples_ns];
       const warm = launch.warm_up_ns.length;
       return {
-        type: "scatter", mode: "markers", name: `launch ${launch.launch_index}`,
+        type: "scatter", mode: "markers", name: `${launch.provenance === "measured" ? "" : `${launch.provenance} `}launch ${launch.launch_index}`,
         x: times.map((_, place) => place - warm), y: times.map((value) => value / 1e6),
         marker: { size: 6, opacity: 0.75, color: colours[index % 6], symbol: times.map((_, place) => symbols[index % 6] + (place < warm ? "-open" : "")) },
         hovertemplate: "iteration %{x}: %{y:.4g} ms",
@@ -295,6 +295,9 @@
       });
     });
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    const run = location.hash.match(/^#run=([0-9a-f]+)$/)?.[1]; // a link to the launches of one spec
+    const linked = run && Object.keys(report.cells).find((id) => id.startsWith(run));
+    if (linked) open(linked);
   }
   document.documentElement.dataset.ready = "true";
 })();
