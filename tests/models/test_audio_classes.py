@@ -134,6 +134,8 @@ def test_wav2vec2_says_that_it_has_no_attention_mask(tmp_path: Path) -> None:
         (Wav2Vec2(), {"sampling_rate": 0}, "setting sampling_rate is a whole number from 1,000"),
         (Wav2Vec2(), {"sampling_rate": "x"}, "not 'x'"),
         (Clap(), {"hop_length": 0}, "setting hop_length is a whole number from 1 to"),
+        (Clap(), {"frequency_max": 20}, "frequency_min of 50 Hz, not below the frequency_max of 20 Hz"),
+        (Clap(), {"truncation": "fusion"}, "truncation is 'fusion', and only 'rand_trunc' is supported"),
         (Clap(), {"feature_size": 32}, "make 201 frames of 32 mel bins, and the model takes 201 of 16"),
         (Clap(), {"max_length_s": 5}, "make 501 frames of 16 mel bins, and the model takes 201 of 16"),
     ],

@@ -99,7 +99,7 @@ def test_weights_of_an_unknown_type(folder: Path) -> None:
     """A header that is whole, with a data type that nothing reads."""
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F99"', 1))
-    assert f"The weights in '{folder}' cannot be read: " in message(folder)
+    assert f"The model in '{folder}' cannot be loaded: " in message(folder)
 
 
 def test_no_weights(folder: Path) -> None:

@@ -220,9 +220,19 @@ def checked(settings: dict[str, Any], published: Mapping[str, Any]) -> dict[str,
     """The settings; UserError where a number is none, or where they make another number of frames or mel bins than the graph has."""
     allowed = {
         "sampling_rate": RATES,
+        "frequency_min": range(RATES[-1]),
+        "frequency_max": range(RATES[-1]),
         **dict.fromkeys(("hop_length", "fft_window_size", "feature_size", "max_length_s"), COUNTS),
     }
     settings = settings | {name: whole_number(settings, name, numbers) for name, numbers in allowed.items()}
+    for name in ("padding", "truncation"):
+        if settings[name] != FRONT_END[name]:
+            raise UserError(f"The processing setting {name} is {settings[name]!r}, and only {FRONT_END[name]!r} is supported.")
+    if settings["frequency_min"] >= settings["frequency_max"]:
+        raise UserError(
+            f"The processing settings have a frequency_min of {settings['frequency_min']:,} Hz, not below the frequency_max of "
+            f"{settings['frequency_max']:,} Hz: correct the model's preprocessor_config.json."
+        )
     made, fixed = (
         (1 + each["max_length_s"] * each["sampling_rate"] // each["hop_length"], each["feature_size"])
         for each in (settings, published)

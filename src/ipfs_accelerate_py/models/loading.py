@@ -136,8 +136,8 @@ def load_folder(model_class: ModelClass, folder: Path, dtype: torch.dtype | None
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that they are listed, and refused below with their names
             )
-    except SafetensorError as broken:
-        raise UserError(f"The weights in '{folder}' cannot be read: {one_line(broken)}") from broken
+    except (SafetensorError, ArithmeticError) as broken:  # the second, of a size of 0 that only the initialisation meets
+        raise UserError(f"The model in '{folder}' cannot be loaded: {one_line(broken)}") from broken
     model, info = loaded
     if info["mismatched_keys"]:
         name, stored, built = sorted(info["mismatched_keys"])[0]

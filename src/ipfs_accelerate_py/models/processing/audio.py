@@ -142,7 +142,8 @@ def _read_wav(value: str | Path | bytes | bytearray) -> tuple[np.ndarray, int, t
     from scipy.io import wavfile
 
     if isinstance(value, str | Path):
-        value, what = read_bytes(value, "audio"), f"'{value}'"
+        what = f"'{value}'"
+        value = read_bytes(value, "audio")
     else:
         what = f"The audio of {len(value):,} bytes"
     try:

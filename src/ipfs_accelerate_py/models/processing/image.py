@@ -162,7 +162,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if given["do_normalize"]:
         require("image_mean", channels(given.get("image_mean")), "three numbers")
         std = given.get("image_std")
-        require("image_std", channels(std) and min(std) > LEAST_STD, "three numbers above 0")
+        require("image_std", channels(std) and min(std or (0,)) > LEAST_STD, "three numbers above 0")
 
 
 def _pixels(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
