@@ -42,7 +42,7 @@ def test_manifest_is_true(prepared: Prepared, name: str, precision: str) -> None
         assert manifest.facts["export_error"][key] < ERROR_LIMITS[precision]
         session = onnxruntime.InferenceSession(paths[0], providers=["CPUExecutionProvider"])
         stated = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in graph.inputs}
-        kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+        kinds = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int32)": "int32"}
         assert stated == {value.name: (kinds[value.type], value.shape) for value in session.get_inputs()}
     assert manifest.parameters == sum(parameter.numel() for parameter in load_model(folder).parameters())
     if manifest.generation:
