@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 LEAST_SCALE = 2.0**-24  # the smallest float16 above 0
 LARGEST_SCALE = 65504.0  # the largest float16
-NEIGHBOURS = tuple((scale, zero) for scale in (-2, -1, 0, 1, 2) for zero in (-1, 0, 1))
-POLISHINGS = 4
+NEIGHBOURS = ((0, -1), (0, 1), (-1, 0), (1, 0), (-2, 0), (2, 0))  # steps of the scale code and the zero code
 
 
 @dataclass
@@ -43,14 +42,14 @@ class Grid:
         """The nearest codes, whole float32 of the shape of ``groups``. A group with scale 0 gets code 0."""
         scale = self.scale
         inverse = (1 / scale).nan_to_num(posinf=0.0)
-        return (groups * inverse + self.zero).round().clamp(0, self.form.largest_code) * (scale > 0)
+        return (groups * inverse).add_(self.zero).round_().clamp_(0, self.form.largest_code).mul_(scale > 0)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        return self.scale * (codes - self.zero)
+        return (codes - self.zero).mul_(self.scale)
 
     def error(self, groups: torch.Tensor, weight: torch.Tensor, power: float) -> torch.Tensor:
         """sum of weight * |w - decoded|**power, [rows, groups]"""
-        return (weight * (groups - self.decode(self.codes(groups))).abs() ** power).sum(-1)
+        return (powered(self.decode(self.codes(groups)).sub_(groups).abs_(), power).mul_(weight)).sum(-1)
 
     def pack(self, codes: torch.Tensor, columns: int) -> QuantizedMatrix:
         """The matrix as it is stored; ``codes`` [rows, groups, group_size]."""
@@ -67,9 +66,7 @@ def min_max(groups: torch.Tensor, form: Format, shrink: float = 1.0) -> tuple[to
     return scale, -low / scale
 
 
-def snap(
-    scale: torch.Tensor, zero: torch.Tensor, form: Format, row_scales: torch.Tensor | None = None
-) -> Grid:
+def snap(scale: torch.Tensor, zero: torch.Tensor, form: Format, row_scales: torch.Tensor | None = None) -> Grid:
     """The stored grid nearest to a scale and zero [rows, groups]. Row scales are the largest of the row's, unless given."""
     import torch
 
@@ -80,9 +77,7 @@ def snap(
     return Grid(form, row_scales, codes, zeros)
 
 
-def least_squares(
-    groups: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def least_squares(groups: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero [rows, groups] that decode given codes nearest to ``groups``; where the codes don't tell, nan."""
     total = weight.sum(-1, keepdim=True)
     mean_code, mean_value = (weight * codes).sum(-1, keepdim=True) / total, (weight * groups).sum(-1, keepdim=True) / total
@@ -91,46 +86,32 @@ def least_squares(
     return scale, mean_code[..., 0] - mean_value[..., 0] / scale
 
 
-def better(groups: torch.Tensor, weight: torch.Tensor, power: float, best: Grid | None, other: Grid) -> Grid:
-    """For each group the one of two grids with the smaller error. They must have the same row scales."""
-    import torch
-
-    if best is None:
-        return other
-    wins = other.error(groups, weight, power) < best.error(groups, weight, power)
-    return Grid(
-        best.form,
-        best.row_scales,
-        torch.where(wins, other.scale_codes, best.scale_codes),
-        torch.where(wins, other.zero_codes, best.zero_codes),
-    )
-
-
 def polish(groups: torch.Tensor, grid: Grid, weight: torch.Tensor, power: float) -> Grid:
-    """Walk each group's stored scale and zero to neighbouring codes while the error falls, at most POLISHINGS times."""
+    """Move each group's stored scale and zero to the neighbouring codes that make the error smaller, one after the other."""
     import torch
 
     errors = grid.error(groups, weight, power)
-    for _ in range(POLISHINGS):
-        start, moved = grid, False
-        for scale_step, zero_step in NEIGHBOURS:
-            other = Grid(
-                grid.form,
-                grid.row_scales,
-                (start.scale_codes + scale_step).clamp(1, SCALE_LEVELS),
-                (start.zero_codes + zero_step).clamp(0, ZERO_LEVELS),
-            )
-            found = other.error(groups, weight, power)
-            wins = found < errors
-            if wins.any():
-                moved = True
-                errors = torch.where(wins, found, errors)
-                grid = Grid(
-                    grid.form,
-                    grid.row_scales,
-                    torch.where(wins, other.scale_codes, grid.scale_codes),
-                    torch.where(wins, other.zero_codes, grid.zero_codes),
-                )
-        if not moved:
-            break
+    for scale_step, zero_step in NEIGHBOURS:
+        other = Grid(
+            grid.form,
+            grid.row_scales,
+            (grid.scale_codes + scale_step).clamp(1, SCALE_LEVELS),
+            (grid.zero_codes + zero_step).clamp(0, ZERO_LEVELS),
+        )
+        found = other.error(groups, weight, power)
+        wins = found < errors
+        errors = torch.where(wins, found, errors)
+        scale_codes = torch.where(wins, other.scale_codes, grid.scale_codes)
+        zero_codes = torch.where(wins, other.zero_codes, grid.zero_codes)
+        grid = Grid(grid.form, grid.row_scales, scale_codes, zero_codes)
     return grid
+
+
+def powered(absolute: torch.Tensor, power: float) -> torch.Tensor:
+    """absolute**power, in place. The two powers in use go without a logarithm an element, which would take most of the time."""
+    if power == 2:
+        return absolute.mul_(absolute)
+    if power == 0.75:
+        root = absolute.sqrt_()
+        return root.mul_(root.sqrt())
+    return absolute.pow_(power)
