@@ -37,10 +37,10 @@ SHAPES: dict[str, dict[str, dict[str, int]]] = {
         # For a CPU and a vocabulary of some thousands. Widths are multiples of 256, which some 2- and 3-bit formats need.
         "mini": {
             "hidden_size": 256,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "intermediate_size": 768,
+            "intermediate_size": 512,
         },
     },
     "qwen2": {
