@@ -60,12 +60,12 @@ class LayerStream:
     ``hidden`` are the states [windows, length, hidden_size] at the layer that comes next; they stay on the CPU.
     """
 
-    def __init__(self, config: Mapping[str, Any], ids: np.ndarray, read: Read, device: str) -> None:
+    def __init__(self, config: Mapping[str, Any], ids: np.ndarray, read: Read, device: str, attention: str = "sdpa") -> None:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         settings = AutoConfig.for_model(**config)
-        settings._attn_implementation = "sdpa"
+        settings._attn_implementation = attention
         with torch.device("meta"):
             self._model: Any = AutoModelForCausalLM.from_config(settings)
         self._rotary = type(self._model.model.rotary_emb)(config=settings).to(device)
@@ -75,6 +75,10 @@ class LayerStream:
     def layer(self, index: int, read: Read) -> Any:
         """The decoder layer with its weights, on the device."""
         return self._filled(self._model.model.layers[index], f"model.layers.{index}.", read)
+
+    def norm(self, read: Read) -> Any:
+        """The norm after the last layer."""
+        return self._filled(self._model.model.norm, "model.norm.", read)
 
     def _filled(self, module: Any, start: str, read: Read) -> Any:
         import torch
@@ -112,7 +116,7 @@ class LayerStream:
 
     def head_squares(self, read: Read, *, diagonal: bool) -> torch.Tensor:
         """The same of the output matrix: over the normed states after the last layer."""
-        norm = self._filled(self._model.model.norm, "model.norm.", read)
+        norm = self.norm(read)
         found: dict[str, torch.Tensor] = {}
         add = _summing(found, "head", diagonal)
         for part in self._batches():
