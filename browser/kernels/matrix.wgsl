@@ -9,7 +9,8 @@ const BIAS_AT = 2u;        // where in `scales` the biases begin,
 const SCALES_AT = 3u;      // the scale codes,
 const ZEROS_AT = 4u;       // the zero codes
 const HIGH_AT = 5u;        // where in `values`, in words, the plane of high bits begins
-const ROW_SCALES_AT = 8u;
+const ROW_SCALES_AT = 16u;
+// Words 6 to 13 hold the sizes by which a variant for every shape reads them: see `anyShape` in engines/wgsl/matrix.ts.
 
 // Scale of a group in units of the row's scale / 255.
 fn scale_code(row: u32, group: u32) -> f32 {

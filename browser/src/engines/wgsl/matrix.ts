@@ -5,7 +5,9 @@ import { toFloat32 } from "./floats";
 import type { Memory } from "./memory";
 import type { Constants } from "./shader";
 
-const HEADER_WORDS = 8;
+const HEADER_WORDS = 16;
+/** Sizes that follow in the header, in this order from word 6 on. */
+const HEADER_SIZES = ["COLUMNS", "PADDED", "GROUPS", "SCALE_WORDS", "ZERO_WORDS", "HIGH_WORDS", "ROW_VEC4S"];
 /** Parts begin at a multiple of it, so that no workgroup has rows of two. */
 const PART_ROWS = 256;
 
@@ -56,6 +58,14 @@ export function layoutOf({ format, bits, group_size, columns }: MatrixSpec): Lay
       COLUMNS: columns,
     },
   };
+}
+
+/** The constants of a kernel that reads a matrix's sizes from its header: one pipeline for all matrices of a format. */
+export function anyShape({ constants }: Layout): Constants {
+  const sizes = [...HEADER_SIZES, "ALL_ROWS"].map((size, index) => [size, `scales[${6 + index}u]`]);
+  const { ROW_BLOCKS: _, ...rest } = constants;
+  // The group's size decides which group a column is in; of float weights there is one group.
+  return { ...rest, ...Object.fromEntries(sizes), ...((constants["BITS"] as number) > 8 ? { GROUP_SIZE: 1 } : {}) };
 }
 
 export interface Part {
@@ -117,7 +127,8 @@ export class Linear {
       const words = zerosAt + (layout.quantized ? count * ZERO_WORDS! : 0);
       const values = this.memory.storage(use, count * (layout.row + layout.highRow));
       const scales = this.memory.storage(`${use} scales`, words * 4);
-      const header = Uint32Array.of(count, firstRow + done, biasAt, scalesAt, zerosAt, (count * layout.row) / 4, 0, 0);
+      const sizes = HEADER_SIZES.map((size) => layout.constants[size] as number);
+      const header = Uint32Array.of(count, firstRow + done, biasAt, scalesAt, zerosAt, (count * layout.row) / 4, ...sizes, this.rows);
       this.memory.device.queue.writeBuffer(scales, 0, header);
       this.parts.push({ layout, firstRow: firstRow + done, rows: count, hasBias, values, scales, biasAt, scalesAt, zerosAt });
     }

@@ -1,5 +1,5 @@
 // Dispatches that are made once and encoded many times.
-import type { Linear } from "./matrix";
+import { anyShape, type Linear } from "./matrix";
 import { bind, type Pipelines } from "./pipelines";
 import { matvec, type MatvecUse, type Variant } from "./variants";
 
@@ -58,13 +58,12 @@ export function chunkSteps(
 ): Promise<Dispatch[]> {
   const parts = linear.parts.map(async (part) => {
     const constants = {
-      ...part.layout.constants,
+      ...anyShape(part.layout),
       TOKENS: variant.tokens,
-      ALL_ROWS: linear.rows,
       RESIDUAL: residual ? 1 : 0,
       HAS_BIAS: part.hasBias ? 1 : 0,
     };
-    const pipeline = await pipelines.get("matmul", constants, `${linear.name.replace(/^layers\.\d+\./, "")} of a chunk`);
+    const pipeline = await pipelines.get("matmul", constants, `${part.layout.constants["BITS"]}-bit matrix of a chunk`);
     const group = bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: buffers.state, 3: buffers.x, 4: buffers.y });
     return { pipeline, groups: [group], workgroups: [Math.ceil(part.rows / 64)] as const };
   });
