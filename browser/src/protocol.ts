@@ -239,6 +239,7 @@ export interface RunKernel {
   workgroups: readonly number[];
   outputs: readonly string[];
   subgroups: boolean | null;
+  repeats: number;
 }
 
 export interface Done {

@@ -216,14 +216,15 @@ class InspectLanguageModel(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class RunKernel(Message):
-    """Run one kernel of engines/wgsl on the message's tensors, which are bound by their names ``group.binding``, and return those in
-    ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
+    """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
+    ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
 
     kernel: str
     constants: dict[str, float | str]
     workgroups: tuple[int, ...]
     outputs: tuple[str, ...]
     subgroups: bool | None
+    repeats: int = 1
 
 
 # Replies and events, page to Python.

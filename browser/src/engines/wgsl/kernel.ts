@@ -5,13 +5,18 @@ import type { RunKernel } from "../../protocol";
 import { read } from "./memory";
 import { Pipelines } from "./pipelines";
 
-let device: Promise<GPUDevice> | null = null;
+let opened: Promise<{ gpu: GPUDevice; pipelines: Pipelines }> | null = null;
 
-export async function runKernel({ kernel, constants, workgroups, outputs, subgroups }: RunKernel, tensors: HostTensors): Promise<HostTensors> {
-  device ??= openGpu({ power_preference: null, software_adapter: false, precision: "float32" }).then(({ gpu }) => gpu!);
-  const gpu = await device;
+async function open(): Promise<{ gpu: GPUDevice; pipelines: Pipelines }> {
+  const { gpu } = await openGpu({ power_preference: null, software_adapter: false, precision: "float32" });
+  return { gpu: gpu!, pipelines: new Pipelines(gpu!) };
+}
+
+export async function runKernel({ kernel, constants, workgroups, outputs, subgroups, repeats }: RunKernel, tensors: HostTensors): Promise<HostTensors> {
+  opened ??= open();
+  const { gpu, pipelines } = await opened;
   const use = subgroups ?? gpu.features.has("subgroups" as GPUFeatureName);
-  const pipeline = await new Pipelines(gpu).get(kernel, { ...constants, SUBGROUPS: use ? 1 : 0 });
+  const pipeline = await pipelines.get(kernel, { ...constants, SUBGROUPS: use ? 1 : 0 });
   const { STORAGE, UNIFORM, COPY_SRC, COPY_DST } = GPUBufferUsage;
   const buffers = new Map<string, { buffer: GPUBuffer; bytes: number }>();
   const groups: Record<number, GPUBindGroupEntry[]> = {};
@@ -32,7 +37,7 @@ export async function runKernel({ kernel, constants, workgroups, outputs, subgro
   for (const [index, entries] of Object.entries(groups))
     pass.setBindGroup(Number(index), gpu.createBindGroup({ layout: pipeline.getBindGroupLayout(Number(index)), entries }));
   const [x = 1, y = 1, z = 1] = workgroups;
-  pass.dispatchWorkgroups(x, y, z);
+  for (let time = 0; time < repeats; time++) pass.dispatchWorkgroups(x, y, z);
   pass.end();
   gpu.queue.submit([encoder.finish()]);
   const wrong = await gpu.popErrorScope();
