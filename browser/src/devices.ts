@@ -20,7 +20,7 @@ export const CAUSE_WAIT_MS = 250;
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
 const wanted: readonly string[] = ["shader-f16", "subgroups"];
 
-export async function openGpu({ power_preference, software_adapter, precision }: Open): Promise<Device> {
+export async function openGpu({ power_preference, software_adapter, precision }: Pick<Open, "power_preference" | "software_adapter" | "precision">): Promise<Device> {
   if (!("gpu" in navigator)) throw new ClassifiedError("unsupported", "This browser has no WebGPU (navigator.gpu does not exist).");
   const adapter = await navigator.gpu.requestAdapter({
     ...(power_preference ? { powerPreference: power_preference } : {}),
