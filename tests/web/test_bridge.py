@@ -31,6 +31,12 @@ def dial(bridge: Bridge, token: str, *, origin: str | None = None, host: str | N
     return connect(url, origin=origin or bridge.origin, additional_headers=headers, proxy=None)  # type: ignore[arg-type]
 
 
+def cookie_of(page: ClientConnection) -> str:
+    """The key to the model's files, which the WebSocket's answer sets as a cookie."""
+    assert page.response is not None
+    return page.response.headers["Set-Cookie"].partition(";")[0]
+
+
 def get(bridge: Bridge, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     connection = http.client.HTTPConnection(bridge.host)
     connection.request("GET", path, headers=headers)
@@ -103,11 +109,35 @@ def test_the_page_is_isolated_and_allows_no_foreign_script(bridge):
 
 def test_only_the_files_of_the_manifest_are_served(bridge, product):
     """A neighbour of the model, a path out of the folder and the folder itself do not exist for the page."""
-    assert get(bridge, "/model/model.onnx")[2] == (product / "model.onnx").read_bytes()
-    for path in ("secret.txt", "manifest.json", "../manifest.json", "%2e%2e%2fproduct%2fsecret.txt", "/etc/passwd", ""):
-        assert get(bridge, "/model/" + path)[0] == 404, path
-    for path in ("/../bridge.py", "/%2e%2e%2fbridge.py", "/..%5cbridge.py"):
-        assert get(bridge, path)[0] == 404, path
+    with dial(bridge, token_of(bridge)) as page:
+        key = cookie_of(page)
+        assert get(bridge, "/model/model.onnx", Cookie=key)[2] == (product / "model.onnx").read_bytes()
+        for path in ("secret.txt", "manifest.json", "../manifest.json", "%2e%2e%2fproduct%2fsecret.txt", "/etc/passwd", ""):
+            assert get(bridge, "/model/" + path, Cookie=key)[0] == 404, path
+        for path in ("/../bridge.py", "/%2e%2e%2fbridge.py", "/..%5cbridge.py"):
+            assert get(bridge, path, Cookie=key)[0] == 404, path
+
+
+@pytest.mark.parametrize("key", [None, "", "guess", "ü"])
+def test_a_model_file_needs_the_key_of_the_page_that_was_let_in(bridge, key):
+    """Another program of this machine, and another user's, reads no weights."""
+    with dial(bridge, token_of(bridge)) as page:
+        name = cookie_of(page).partition("=")[0]
+        headers = {} if key is None else {"Cookie": f"{name}={key}".encode().decode("latin-1")}
+        status, _, body = get(bridge, "/model/model.onnx", **headers)
+    assert status == 403
+    assert b"let in" in body
+
+
+def test_a_withdrawn_model_is_gone(bridge, product):
+    """What a closed model had shared is no longer served; what others share still is."""
+    prefix = bridge.site.share(product, ["model.onnx"])
+    with dial(bridge, token_of(bridge)) as page:
+        key = cookie_of(page)
+        assert get(bridge, f"/model/{prefix}model.onnx", Cookie=key)[0] == 200
+        bridge.site.withdraw(prefix)
+        assert get(bridge, f"/model/{prefix}model.onnx", Cookie=key)[0] == 404
+        assert get(bridge, "/model/model.onnx", Cookie=key)[0] == 200
 
 
 def test_a_hang_ends_at_the_limit_and_names_the_phase(bridge):
