@@ -1,6 +1,7 @@
 // The GPU device and the WebNN context. They are ours and not the engine's, so that a lost device is seen and the adapter is known.
 import { adapterFacts } from "./capabilities";
 import { ClassifiedError } from "./failure";
+import { countPipelines, type Pipelines } from "./pipelines";
 import type { Open } from "./protocol";
 
 export interface Device {
@@ -11,6 +12,7 @@ export interface Device {
   gpu?: GPUDevice;
   /** What GPU buffers hold, and the most that they held at once. */
   bytes?: () => { now: number; peak: number };
+  pipelines?: Pipelines;
   context?: MLContext;
 }
 
@@ -41,7 +43,7 @@ export async function openGpu({ power_preference, software_adapter, precision }:
       setTimeout(() => reject(new ClassifiedError(errorClass, `${error.constructor.name}: ${error.message}`)), CAUSE_WAIT_MS);
     });
   });
-  return { facts: { ...facts, features_used: features }, broken, lose: () => gpu.destroy(), gpu, bytes: countBytes(gpu) };
+  return { facts: { ...facts, features_used: features }, broken, lose: () => gpu.destroy(), gpu, bytes: countBytes(gpu), pipelines: countPipelines(gpu) };
 }
 
 /** Counts the bytes of the device's buffers, as WebGPU has no counter of its own. */

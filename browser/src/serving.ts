@@ -133,7 +133,11 @@ export class Serving {
     const engines = await Promise.all(this.engines.values());
     const buffers = engines.map(({ runtime }) => runtime.device?.bytes?.()).filter((bytes) => bytes !== undefined);
     const sum = (of: "now" | "peak") => (buffers.length ? buffers.reduce((total, bytes) => total + bytes[of], 0) : null);
-    return { models: [...this.models.keys()], gpu_buffer_bytes: sum("now"), gpu_buffer_peak_bytes: sum("peak") };
+    const pipelines = engines.flatMap(({ runtime }) => runtime.device?.pipelines ?? []);
+    const shaders = pipelines.length
+      ? { count: pipelines.reduce((total, { count }) => total + count, 0), compiled_ms: pipelines.reduce((total, { ns }) => total + ns, 0) / 1e6, cache: null }
+      : null;
+    return { models: [...this.models.keys()], shaders, gpu_buffer_bytes: sum("now"), gpu_buffer_peak_bytes: sum("peak") };
   }
 
   private named(name: string) {

@@ -139,6 +139,12 @@ class Bridge:
         """A number for a request, for who must know it while the request runs."""
         return next(self._ids)
 
+    def post(self, message: Message) -> None:
+        """Send ``message`` and wait for nothing; its reply is dropped."""
+        if self._page is not None and self._loop is not None:
+            frame = encode(replace(message, id=message.id or self.next_id()))
+            asyncio.run_coroutine_threadsafe(self._send(self._page, frame), self._loop).add_done_callback(self._sent)
+
     def request(
         self,
         message: Message,
