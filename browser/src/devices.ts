@@ -1,8 +1,10 @@
 // The GPU device and the WebNN context. They are ours and not the engine's, so that a lost device is seen and the adapter is known.
 import { adapterFacts } from "./capabilities";
 import { ClassifiedError } from "./failure";
-import { countPipelines, type Pipelines } from "./pipelines";
+import { countPipelines, type Pipelines } from "./pipeline_count";
 import type { Open } from "./protocol";
+
+export type GpuChoice = Pick<Open, "power_preference" | "software_adapter" | "precision">;
 
 export interface Device {
   facts: Record<string, unknown>;
@@ -22,7 +24,7 @@ export const CAUSE_WAIT_MS = 250;
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
 const wanted: readonly string[] = ["shader-f16", "subgroups"];
 
-export async function openGpu({ power_preference, software_adapter, precision }: Pick<Open, "power_preference" | "software_adapter" | "precision">): Promise<Device> {
+export async function openGpu({ power_preference, software_adapter, precision }: GpuChoice): Promise<Device> {
   if (!("gpu" in navigator)) throw new ClassifiedError("unsupported", "This browser has no WebGPU (navigator.gpu does not exist).");
   const adapter = await navigator.gpu.requestAdapter({
     ...(power_preference ? { powerPreference: power_preference } : {}),

@@ -135,8 +135,13 @@ export class Generator implements Model {
     return new Generator(decoder, new_tokens, prompt, decoder.feeds(inputs, emptyCache));
   }
 
-  iterate(): Promise<Iteration> {
-    return this.decoder.decode(this.prompt, this.feeds, this.newTokens);
+  iterate(limit = this.newTokens): Promise<Iteration> {
+    return this.decoder.decode(this.prompt, this.feeds, Math.min(limit, this.newTokens));
+  }
+
+  async release(): Promise<void> {
+    dispose(this.feeds.emptyCache);
+    await this.decoder.release();
   }
 }
 

@@ -65,7 +65,12 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
     case "CancelRequest":
       serving.cancel(request);
       return [{ type: "Done", id }];
-    default:
+    case "OpenModel":
+    case "Infer":
+    case "Decode":
+    case "CloseModel":
+    case "LoseModelDevice":
+    case "PageMemory":
       return serving.answer(request, inputs);
   }
 }

@@ -7,10 +7,11 @@ import json
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from product_model import require
 
-from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.errors import LaunchError, UserError
 from ipfs_accelerate_py.web import attach
 from ipfs_accelerate_py.web.browser_process import BrowserProcess, start_browser
 from ipfs_accelerate_py.web.detector import PlatformDetector, profile
@@ -78,6 +79,24 @@ def test_the_detector_reports_what_a_person_s_browser_has(person: Person):
     assert facts["webnn"]["available"] is False
     assert facts["profile"]["platform"] in ("webgpu", "wasm")
     assert "token=" in person.told[0]
+
+
+def test_from_another_address_models_run_too_with_their_files_checked(person: Person):
+    """Under the address of the network the page is no secure context: no threads, no WebGPU, no SHA-256 of the browser, and ours holds."""
+    configuration = {**TINY, "error_recovery": "abort"}
+    try:
+        platform = UnifiedWebPlatform("bert", "text", "auto", "attach", configuration=configuration, listen="0.0.0.0")
+        platform.load()
+    except UserError as alone:
+        pytest.skip(str(alone))
+    with platform:
+        facts = platform.get_browser_compatibility()
+        assert facts["cross_origin_isolated"] is False
+        assert (facts["profile"]["platform"], facts["profile"]["threads"]) == ("wasm", 1)
+        answer = platform.run_inference({"text": "hello"})
+        with UnifiedWebPlatform("bert", "text", web_api_mode="simulation", configuration=TINY) as other:
+            expected = other.run_inference({"text": "hello"})["result"]["embeddings"]
+        np.testing.assert_allclose(answer["result"]["embeddings"], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_nobody_comes(monkeypatch):

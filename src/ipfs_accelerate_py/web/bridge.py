@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -56,7 +57,8 @@ class Bridge:
     """A server on a free port in a thread of its own; use it as a context manager.
 
     ``folder`` and ``files`` are shared with the page at ``model/``, ``allow_eval`` is that of Site. It listens on loopback, or on the
-    address ``listen`` of this machine, where other machines reach it (0.0.0.0: on every one).
+    address ``listen`` of this machine, where other machines reach it (0.0.0.0: on every one). ``port`` is taken where it is free, 0 for
+    any. ``wrap`` is put around the server's application (ASGI).
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Bridge:
         allow_eval: bool = False,
         listen: str = LOOPBACK,
         port: int = 0,
+        wrap: Callable[[Any], Any] = lambda application: application,
     ) -> None:
         self._token: str | None = secrets.token_urlsafe(32)
         self._ids = itertools.count(1)
@@ -79,10 +82,7 @@ class Bridge:
         self._unasked, self._unasked_since = float(UNASKED_BURST), time.monotonic()
         self.traffic = Traffic()
         self.user_agent = ""  # of the page that connected
-        try:
-            self._socket = socket.create_server((listen, port), backlog=64)
-        except (OSError, OverflowError) as refused:
-            raise UserError(f"The server cannot listen on {listen} port {port}: {refused}.") from refused
+        self._socket = _listen(listen, port)
         own = self._socket.getsockname()[1]
         address = _address_of_this_machine() if listen == "0.0.0.0" else listen
         self.host = f"{address}:{own}"
@@ -94,7 +94,7 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self.site.application(WebSocketRoute("/bridge", self._bridge)),
+                wrap(self.site.application(WebSocketRoute("/bridge", self._bridge))),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -276,6 +276,15 @@ class Bridge:
             waiting = list(self._pending.values())
         for arrived in waiting:
             arrived.put(error)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((address, port), backlog=64)
+    except OSError as refused:
+        if port == 0:
+            raise UserError(f"The server cannot listen on {address}: {refused}.") from refused
+        return _listen(address, 0)
 
 
 def _address_of_this_machine() -> str:
