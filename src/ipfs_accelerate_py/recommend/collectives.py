@@ -41,7 +41,8 @@ class Line:
 @dataclass(frozen=True)
 class Communication:
     """``lines`` by collective (all_reduce, all_gather, reduce_scatter), for ``processes`` of them. ``source`` is measured or datasheet;
-    rates are those that each process reached while all computed at once, None where they were not probed."""
+    rates are those that each
+    process reached while all computed at once, None where they were not probed."""
 
     processes: int
     lines: Mapping[str, Line]
@@ -71,8 +72,8 @@ def fit(seconds: Mapping[int, float]) -> Line:
 def probe(processes: int, backend: str = "gloo", threads: int | None = None) -> Communication:
     """Measure with ``processes`` new processes on this machine, in about 10 s on two cores. UserError for a wrong number or backend,
     UnavailableError where torch or its backend cannot start."""
-    if processes < 2:
-        raise UserError(f"Collectives need 2 processes or more, not {processes}.")
+    if processes < 1:
+        raise UserError(f"Collectives are probed with 1 process (its rates alone) or more, not {processes}.")
     if backend not in BACKENDS:
         raise nearest(backend, BACKENDS, "backend of collectives")
     from ..platforms.processor import default_threads

@@ -8,7 +8,7 @@ pass, the gradient of an embedding that is also the output matrix, and the optim
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .activations import (
@@ -95,8 +95,9 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
     gathered = gathered_bytes(shape, layout)
     if wide.copies and not gathered:  # autocast keeps a 16-bit copy of each matrix until the backward pass ends
         cast = 2.0 * shape.multiplied_parameters / layout.tensor / layout.pipeline
-    buckets = 4.0 * shape.parameters / layout.tensor / layout.pipeline if layout.strategy == "ddp" and layout.data > 1 else 0.0
-    kept = gradients if layout.accumulation > 1 or layout.zero_stage else 0.0  # DeepSpeed's gradient buffers are there from the start
+    # DDP's buckets (which gradients are views of, in the configurations that are printed) and DeepSpeed's buffers are always there.
+    always = layout.zero_stage or (layout.data > 1 and not gathered)
+    kept = gradients if layout.accumulation > 1 or always else 0.0
     largest = 4.0 * shape.largest_tensor / layout.tensor / (layout.data if gathered else 1)
     at_start = activations + moment + cast + gathered + kept
     at_embedding = 0.0
@@ -111,19 +112,17 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
         host = resident + gradients
         resident, at_update = 0.0, gradients
     moments = max(at_start, at_embedding, at_update)
-    workspace = moment + cast + gathered + buckets + context
+    workspace = moment + cast + gathered + context
     return TrainingMemory(
         weights=0.0 if layout.offload else weights,
         gradients=gradients,
         optimizer_states=0.0 if layout.offload else states,
         activations=activations,
         workspace=workspace,
-        peak=resident + buckets + moments + context,
+        peak=resident + moments + context,
         host=host,
     )
 
 
 def _encoder(shape: Shape) -> Shape:
-    from dataclasses import replace
-
     return replace(shape, stacks=shape.stacks[:-1])
