@@ -38,19 +38,21 @@ def ordered(scores: Sequence[Score], objective: str) -> list[Score]:
 
 
 def with_pareto(scores: Sequence[Score], objectives: Sequence[str]) -> list[Score]:
-    """The scores, each marked if no other is at least as good in every objective and better in one."""
+    """The scores, each marked if no other is at least as good in every objective and better in one. Software adapters are left out."""
 
     def losses(score: Score) -> tuple[float, ...]:
         return tuple(loss(score, objective) for objective in objectives)
+
+    real = [score for score in scores if not score.place.software_adapter and loss(score, "latency") < float("inf")]
 
     def beaten(score: Score) -> bool:
         own = losses(score)
         return any(
             losses(other) != own and all(theirs <= mine for theirs, mine in zip(losses(other), own, strict=True))
-            for other in scores
+            for other in real
         )
 
-    return [replace(score, pareto=not beaten(score)) for score in scores]
+    return [replace(score, pareto=score in real and not beaten(score)) for score in scores]
 
 
 def undecided(scores: Sequence[Score], objective: str) -> list[Score]:
@@ -105,5 +107,6 @@ def nothing_fits(scores: Sequence[Score], request: Request) -> UserError:
             f"Nothing meets {name}={limit:g}: the nearest is {nearest.label} with {needed:,.1f} {unit}, "
             f"{needed - limit:,.1f} {unit} more than the limit."
         )
-    reasons = list(dict.fromkeys(f"{score.label}: {score.reason}" for score in scores))[:3]
+    first = {score.reason: score.label for score in reversed(scores)}
+    reasons = [f"{label}: {reason}" for reason, label in reversed(first.items())][:3]
     return UserError(f"{request.model} runs on none of the candidates. " + " ".join(reasons))

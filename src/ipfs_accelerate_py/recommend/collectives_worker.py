@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 SIZES = (4_096, 65_536, 1_048_576, 16_777_216)  # bytes of the whole tensor
@@ -47,9 +48,9 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int)
         whole = torch.ones(size // 4 // processes * processes, device=device)
         part = torch.ones(len(whole) // processes, device=device)
         actions = {
-            "all_reduce": lambda whole=whole: dist.all_reduce(whole),
-            "all_gather": lambda whole=whole, part=part: dist.all_gather_into_tensor(whole, part),
-            "reduce_scatter": lambda whole=whole, part=part: dist.reduce_scatter_tensor(part, whole),
+            "all_reduce": partial(dist.all_reduce, whole),
+            "all_gather": partial(dist.all_gather_into_tensor, whole, part),
+            "reduce_scatter": partial(dist.reduce_scatter_tensor, part, whole),
         }
         for name, action in actions.items():
             measured[name][size] = timed(action)
@@ -57,10 +58,10 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int)
     for precision in ("float32", "bfloat16"):
         side = 8192 if device.type == "cuda" else 768
         matrix = torch.rand(side, side, device=device).to(getattr(torch, precision))
-        rates[precision] = 2 * side**3 / timed(lambda matrix=matrix: matrix @ matrix)
+        rates[precision] = 2 * side**3 / timed(partial(torch.matmul, matrix, matrix))
     block = torch.ones(16_777_216, device=device)  # 64 MiB, beyond the caches of most processors
     result = torch.empty_like(block)
-    bandwidth = 2 * block.nbytes / timed(lambda: torch.add(block, 1.0, out=result))
+    bandwidth = 2 * block.nbytes / timed(partial(torch.add, block, 1.0, out=result))
     if rank == 0:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         print(json.dumps({"seconds": measured, "matmul_flops_per_s": rates, "memory_bytes_per_s": bandwidth, "device": name}))

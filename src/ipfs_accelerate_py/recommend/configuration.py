@@ -41,7 +41,9 @@ def _torchrun(layout: Layout, description: ModelDescription, sequence_length: in
     if description.model_class is None:
         raise UserError(f"{description.name} is of no known model class, so no script can be written for its training.")
     if layout.precision == "float16":
-        raise UnavailableError("The script trains in float32 or bfloat16; float16 needs loss scaling;", "take --precision bfloat16.")
+        raise UnavailableError(
+            "The script trains in float32 or bfloat16; float16 needs loss scaling;", "take --precision bfloat16."
+        )
     # A model class has a default for what a configuration leaves out; null would overwrite it.
     config = {key: value for key, value in description.config.items() if key != "model_type"}
     return Template((files(__package__) / "templates" / "train.py.txt").read_text(encoding="utf-8")).substitute(

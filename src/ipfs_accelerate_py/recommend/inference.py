@@ -65,12 +65,18 @@ def score(
             device=place.device,
             browser=place.browser,
             machine=place.machine,
+            software_adapter=place.software_adapter,
             precision=precision,
             mode="inference",
             **shape,
         )
     except (UnavailableError, UserError) as error:
-        unknown = {"latency": str(error), "throughput": str(error), "energy": str(error), "cost": "Its throughput is not known."}
+        unknown = {
+            "latency": str(error),
+            "throughput": str(error),
+            "energy": str(error),
+            "cost": "Its throughput is not known.",
+        }
         return Score(**common, feasible=True, unknown=unknown)
     unknown = {} if found.energy_j else {"energy": found.energy_reason}
     price = find(prices, place)
@@ -132,7 +138,9 @@ def _browser_limits(counts: ModelCounts, place: Place) -> str | None:
         return f"WebAssembly addresses {memory.WASM_BYTES / 1e9:.1f} GB, and the weights alone are {counts.weights_bytes / 1e9:,.1f} GB."
     largest, limit = memory.largest_weight_bytes(counts), BINDING_BYTES.get(place.browser or "", memory.LEAST_BINDING_BYTES)
     if place.platform == "webgpu" and largest > limit:
-        return f"Its largest weight, {largest / 1e6:,.0f} MB, is above the {limit / 1e6:,.0f} MB of a WebGPU storage buffer there."
+        return (
+            f"Its largest weight, {largest / 1e6:,.0f} MB, is above the {limit / 1e6:,.0f} MB of a WebGPU storage buffer there."
+        )
     return None
 
 

@@ -127,7 +127,9 @@ def _amd() -> list[Place]:
     sizes = [int(file.read_text()) for file in sorted(Path("/sys/class/drm").glob("card*/device/mem_info_vram_total"))]
     if not Path("/dev/kfd").exists() or not sizes:
         return []
-    lacking = "" if torch_build("hip") else "The installed torch is not built for ROCm." if find_spec("torch") else _missing("torch")
+    lacking = (
+        "" if torch_build("hip") else "The installed torch is not built for ROCm." if find_spec("torch") else _missing("torch")
+    )
     return [
         Place(
             platform="rocm",

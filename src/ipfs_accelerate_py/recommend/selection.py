@@ -42,7 +42,9 @@ class Score:
         return ", ".join(part for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
-        value = {key: each for key, each in asdict(self).items() if key not in ("place", "layout", "training_memory", "shortfall")}
+        value = {
+            key: each for key, each in asdict(self).items() if key not in ("place", "layout", "training_memory", "shortfall")
+        }
         place = asdict(self.place)
         value |= {key: place[key] for key in ("platform", "engine", "device", "browser", "machine", "description", "known")}
         value["layout"] = self.layout.to_dict() if self.layout else None
@@ -52,8 +54,8 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareSelection:
-    """Prints as a short table with reasons. ``all_scores`` has the feasible candidates in order, then the others. ``parameter_count`` is exact.
-    The fields of training are None for inference."""
+    """Prints as a short table with reasons. ``all_scores`` has the feasible candidates in order, then the others; ``parameter_count`` is
+    exact. The fields of training are None for inference."""
 
     model: str
     model_family: str
@@ -119,9 +121,11 @@ class HardwareSelection:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable."""
-        names = ("model", "model_family", "parameter_count", "mode", "objective", "prediction_source", "left_out")
-        names += ("compatible_hardware", "explanation", "measure_next", "distributed_strategy", "degrees", "per_gpu_batch_size")
-        names += ("gradient_accumulation_steps", "mixed_precision", "activation_checkpointing", "cpu_offload", "memory_per_gpu")
+        names = (
+            *("model", "model_family", "parameter_count", "mode", "objective", "prediction_source", "left_out"),
+            *("compatible_hardware", "explanation", "measure_next", "distributed_strategy", "degrees", "per_gpu_batch_size"),
+            *("gradient_accumulation_steps", "mixed_precision", "activation_checkpointing", "cpu_offload", "memory_per_gpu"),
+        )
         value = {name: getattr(self, name) for name in names}
         value["primary_recommendation"] = self.primary_recommendation.to_dict()
         value["fallback_options"] = [score.to_dict() for score in self.fallback_options]

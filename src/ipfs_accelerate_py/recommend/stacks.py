@@ -251,7 +251,9 @@ def _wav2vec2(config: Config, parameters: int, sequence: int) -> Shape:
     from ..models.wav2vec2 import INPUT_SAMPLES
 
     length, saved = config.get("input_samples", INPUT_SAMPLES), 0
-    for index, (width, kernel, stride) in enumerate(zip(config["conv_dim"], config["conv_kernel"], config["conv_stride"], strict=True)):
+    for index, (width, kernel, stride) in enumerate(
+        zip(config["conv_dim"], config["conv_kernel"], config["conv_stride"], strict=True)
+    ):
         length = (length - kernel) // stride + 1
         # The convolution's output is the norm's or the GELU's input; the GELU's output is the next convolution's input.
         saved += length * width * (3 if index == 0 or config["feat_extract_norm"] == "layer" else 2)

@@ -1,4 +1,4 @@
-"""Seconds of a training step: products over their measured rate, traffic over bandwidth, collectives by alpha-beta, and the bubble.
+"""Seconds of a training step: the predicted time of a micro-batch on one device, collectives by alpha-beta, and the bubble.
 
 What each strategy sends follows ZeRO (Rajbhandari et al., 2020, section 7): gradients are reduced once a step (DDP, ZeRO-1), or scattered
 each micro-step (ZeRO-2, ZeRO-3, FSDP), the last two gather weights twice a micro-step as well. Tensor parallelism reduces activations
@@ -11,29 +11,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..graph import ModelCounts
 from ..predict.prediction import Interval
-from .activations import model_bytes
 from .collectives import Communication
 from .layout import Layout
 from .stacks import Shape
-from .training_memory import widths
 
 BUCKET_BYTES = 25 * 2**20  # torch's default of a gradient bucket (DistributedDataParallel, bucket_cap_mb)
-ACTIVATION_TRIPS = 4.0  # each saved byte is written and read forward, read and its gradient written backward
-OPTIMIZER_BYTES = 28.0  # a parameter's: AdamW reads weight, gradient and both states, and writes three of them, float32
 PINNED_COPY_BYTES_PER_S = 20e9  # host to device, PCIe 4.0 x16's 31.5 GB/s less protocol: an assumption, not measured
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What one device does: products a second at the layout's precision, and bytes a second of its memory. ``source`` is measured or
-    datasheet; ``grounds`` is a sentence."""
-
-    flops_per_s: Interval
-    memory_bytes_per_s: Interval
-    source: str
-    grounds: str
 
 
 @dataclass(frozen=True)
@@ -52,23 +36,13 @@ def _sum(one: Interval, other: Interval) -> Interval:
     return Interval(one.value + other.value, one.low + other.low, one.high + other.high)
 
 
-def compute_seconds(counts: ModelCounts, shape: Shape, layout: Layout, rates: Rates) -> Interval:
-    """Of one device, all micro-batches of a step and the update of its share of the weights. ``counts`` are those of one micro-batch's
-    training step."""
-    split = layout.tensor * layout.pipeline
-    forward, backward = (counts.phases[name].flops for name in ("forward", "backward"))
-    flops = layout.accumulation * (forward * (2 if layout.checkpointing else 1) + backward) / split
-    saved = model_bytes(shape, layout.micro_batch, widths(layout), tensor=layout.tensor, pipeline=layout.pipeline)
-    sharded = layout.data if layout.strategy == "fsdp" or layout.sharded or layout.zero_stage else 1
-    traffic = layout.accumulation * ACTIVATION_TRIPS * saved + OPTIMIZER_BYTES * shape.parameters / split / sharded
-
-    def at(rate: float, bandwidth: float) -> float:
-        return flops / rate + traffic / bandwidth
-
-    flop, memory = rates.flops_per_s, rates.memory_bytes_per_s
-    one = Interval(at(flop.value, memory.value), at(flop.high, memory.high), at(flop.low, memory.low))
+def compute_seconds(layout: Layout, micro_step: Interval, floor: float = 0.0) -> Interval:
+    """Of one device, all micro-batches of a step. ``micro_step`` is what one device alone takes for one micro-batch, update included: an
+    upper bound where gradients accumulate, since there is then one update for several of them. ``floor`` is the share of it, 0 to 1,
+    that starts kernels and so is not divided by a tensor degree. Checkpointing computes the forward pass, a third of the work, again."""
+    divided = (floor + (1 - floor) / layout.tensor) / layout.pipeline
     bubble = (layout.accumulation + layout.pipeline - 1) / layout.accumulation
-    return one.scaled(bubble)
+    return micro_step.scaled(layout.accumulation * divided * bubble * (4 / 3 if layout.checkpointing else 1))
 
 
 def communication_seconds(shape: Shape, layout: Layout, network: Communication | None) -> float:
@@ -107,11 +81,11 @@ def communication_seconds(shape: Shape, layout: Layout, network: Communication |
 
 
 def step_seconds(
-    counts: ModelCounts, shape: Shape, layout: Layout, rates: Rates, network: Communication | None
+    shape: Shape, layout: Layout, micro_step: Interval, network: Communication | None, floor: float = 0.0
 ) -> StepTime:
     """A step on one device of the layout. On the CPU the collectives take the cores that would compute, so nothing is hidden; on GPUs the
     range is from all that can be hidden behind the backward pass to none, and the value lies between."""
-    compute = compute_seconds(counts, shape, layout, rates)
+    compute = compute_seconds(layout, micro_step, floor)
     sent = communication_seconds(shape, layout, network)
     hideable = 0.0 if network is None or network.backend == "gloo" or layout.tensor * layout.pipeline > 1 else 2 / 3
     exposed_low = max(0.0, sent - hideable * compute.value)

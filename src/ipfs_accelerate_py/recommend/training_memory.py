@@ -85,9 +85,7 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
     weights, gradients, states = state_bytes(shape.parameters, layout)
     wide, micro = widths(layout), layout.micro_batch
     in_flight = min(layout.pipeline, layout.accumulation) if layout.pipeline > 1 else 1
-    saved = model_bytes(
-        shape, micro, wide, checkpointing=layout.checkpointing, tensor=layout.tensor, pipeline=layout.pipeline
-    )
+    saved = model_bytes(shape, micro, wide, checkpointing=layout.checkpointing, tensor=layout.tensor, pipeline=layout.pipeline)
     head, head_moment = head_bytes(shape, micro, layout.tensor)
     activations = in_flight * saved * correction(model_class) + head
     moment = max(head_moment, backward_peak_bytes(shape, micro, wide, layout.tensor))
@@ -108,13 +106,14 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
     at_update = gradients + (2 * largest if platform == "cpu" else 0.0) + (gathered / 2 if gathered else 0.0)
     context = CONTEXT_BYTES.get(platform, 0)
     resident, host = weights + states, 0.0
+    whole = layout.strategy == "fsdp" or layout.zero_stage == 3  # weights go to the host as well; below that, states and gradients
     if layout.offload:
-        host = resident + gradients
-        resident, at_update = 0.0, gradients
+        host = states + gradients + (weights if whole else 0.0)
+        resident, at_update = 0.0 if whole else weights, gradients
     moments = max(at_start, at_embedding, at_update)
     workspace = moment + cast + gathered + context
     return TrainingMemory(
-        weights=0.0 if layout.offload else weights,
+        weights=0.0 if layout.offload and whole else weights,
         gradients=gradients,
         optimizer_states=0.0 if layout.offload else states,
         activations=activations,
