@@ -290,6 +290,55 @@ def browsers(
     detection.show_browsers(as_json=as_json)
 
 
+@app.command()
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A class (llama), a folder, or a hub id; with --check a folder that 'quantize' made.")
+    ],
+    bits: Annotated[int, typer.Option(help="Bits of a weight: 2, 3, 4 or 8; with a budget, of the narrowest ones.")] = 4,
+    group_size: Annotated[int, typer.Option("--group-size", help="Weights that share a scale and a zero: 32 or 64.")] = 64,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="rtn (search), hqq (half-quadratic) or gptq (needs --text). rtn by default, gptq with a text."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits a weight on average, spent where an error costs most; 'default': 2.24, 3.36, 4.48 at 2, 3, 4 bits."
+        ),
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A text file like what the model will read, to calibrate on.")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="A text file to measure the perplexity on, before and after.")] = None,
+    size: Annotated[str | None, typer.Option(help="A preset of the class: 'models' lists them.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The folder to make; a run that was stopped goes on in it.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (cuda where there is one by default).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read every shard of the folder MODEL and check it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make low-bit weights of a llama, qwen2 or mistral decoder: shards with exact bytes, resumable, and what they lose.
+
+    Examples:
+
+      ipfs-accelerate quantize ./my-model --bits 4 --output ./my-model-4-bit
+
+      ipfs-accelerate quantize ./my-model --bits 3 --budget default --text sample.txt --evaluate held-out.txt --output ./my-model-3-bit
+
+      ipfs-accelerate quantize llama --size 7b --weights synthetic --bits 2 --output ./llama-7b-2-bit
+    """
+    from .console import quantize as console
+
+    if check:
+        console.check(Path(model), as_json=as_json)
+        return
+    if output is None:
+        raise UserError("Where to? Name a folder with --output.")
+    options = console.Options(size, weights, bits, group_size, solver, budget, text, evaluate, device)
+    console.quantize(model, options, output, as_json=as_json)
+
+
 def words(values: list[str]) -> tuple[str, ...]:
     """Values of a list option, given repeated, comma-separated or both."""
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
