@@ -86,6 +86,9 @@ fn load_values(head: u32, first: u32, folded: u32, length: u32, index: u32) {
 #endif
       let at = pair / CHANNEL_GROUPS * TILE_STRIDE + pair % CHANNEL_GROUPS * 8u + word * quads;
       for (var q = 0u; q < quads; q++) {
+#if PADDED_CHANNELS
+        if (pair % CHANNEL_GROUPS * 8u + word * quads + q >= HEAD_QUADS) { continue; }
+#endif
 #if VALUE_BITS == 3
         let code = codes_of(w, 8u * q, 2u) + 4.0 * codes_of(high, 4u * q, 1u);
 #else

@@ -19,6 +19,9 @@ fn recent_key(head: u32, token: u32, channel: u32) -> f32 {
 #endif
 #if VALUE_BITS < 16
 fn recent_value(head: u32, token: u32, channel: u32) -> f32 {
+#if PADDED_CHANNELS
+  if (channel >= HEAD_SIZE) { return 0.0; }  // the last group is filled up with zeros
+#endif
   let pair = unpack2x16float(recent_values[ring_word(head, token, channel, VALUE_RING, true)]);
   return select(pair.x, pair.y, channel % 2u == 1u);
 }

@@ -1,9 +1,9 @@
 """A decoder language model in a browser, run by this project's own WGSL engine: low-bit weights, a quantised cache, tokens as they come.
 
-    with LanguageModel("auto", folder, key_bits=4, value_bits=2) as model:
-        model.load()
-        for token in model.generate(prompt_ids, max_new_tokens=100):
-            print(token.id)
+with LanguageModel("auto", folder, key_bits=4, value_bits=2) as model:
+    model.load()
+    for token in model.generate(prompt_ids, max_new_tokens=100):
+        print(token.id)
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LIMIT_S = 600.0
 class Sampling:
     """How tokens are chosen. The defaults take the most probable one.
 
-    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repetition_penalty`` 1 leave nothing out. ``seed`` decides everything at a temperature above 0.
-    UserError for values outside their ranges.
+    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 and ``repetition_penalty`` 1 leave nothing out. ``seed`` decides everything at a temperature
+    above 0. UserError for values outside their ranges.
     """
 
     temperature: float = 0.0
@@ -105,7 +105,7 @@ class LanguageModel:
     ) -> None:
         self.files = folder if isinstance(folder, ModelFiles) else read_folder(Path(folder))
         self.context_length = _context(self.files, context_length)
-        _check_bits(self.files, key_bits, value_bits)
+        _check_bits(key_bits, value_bits)
         for name, value in (("recent_tokens", recent_tokens), ("prefill_tokens", prefill_tokens)):
             if value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}.")
@@ -136,7 +136,10 @@ class LanguageModel:
         self.close()
 
     def load(self, on_progress: Callable[[LoadProgress], None] = lambda _: None) -> dict[str, Any]:
-        """Upload the weights while the pipelines compile; returns ``metrics()``. Every file's size, and its hash where one is stated, is checked."""
+        """Upload the weights while the pipelines compile; returns ``metrics()``.
+
+        Every file's size, and its hash where one is stated, is checked.
+        """
         message = protocol.LoadLanguageModel(
             decoder=self.files.decoder,
             engine=self._engine,
@@ -172,7 +175,8 @@ class LanguageModel:
         prompt = self._tokens(prompt_ids, "A prompt")
         if len(prompt) >= self.context_length:
             raise UserError(
-                f"A prompt of {len(prompt)} tokens leaves no room in a context of {self.context_length}: shorten it, or choose a larger context_length."
+                f"A prompt of {len(prompt)} tokens leaves no room in a context of {self.context_length}: "
+                "shorten it, or choose a larger context_length."
             )
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
@@ -215,7 +219,8 @@ class LanguageModel:
         return int(facts.facts["length"])
 
     def logits(self, ids: Sequence[int], *, path: Literal["prefill", "decode"] = "prefill") -> np.ndarray:
-        """float32 [tokens, vocabulary]: what follows each token, computed from an empty cache by the kernels of prompts or of single tokens."""
+        """float32 [tokens, vocabulary]: the logits of what follows each token, from an empty cache, by the kernels of prompts (``prefill``)
+        or of single tokens."""
         tokens = self._tokens(ids, "A sequence")
         if len(tokens) > self.context_length:
             raise UserError(f"{len(tokens)} tokens are more than the context of {self.context_length}.")
@@ -231,7 +236,11 @@ class LanguageModel:
             computed = last["prompt_tokens"] - last["reused_tokens"]
             last["decode_tokens_per_second"] = decoded / decode_ns * 1e9 if decode_ns else None
             last["prefill_tokens_per_second"] = computed / last["prefill_ns"] * 1e9 if last["prefill_ns"] else None
-        return found | {"stored_weights_bytes": self.files.weights_bytes, "browser": self.browser.name, "version": self.browser.version}
+        return found | {
+            "stored_weights_bytes": self.files.weights_bytes,
+            "browser": self.browser.name,
+            "version": self.browser.version,
+        }
 
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()
@@ -274,13 +283,10 @@ def _context(files: ModelFiles, asked: int | None) -> int:
     return asked
 
 
-def _check_bits(files: ModelFiles, key_bits: int, value_bits: int) -> None:
+def _check_bits(key_bits: int, value_bits: int) -> None:
     for name, bits in (("key_bits", key_bits), ("value_bits", value_bits)):
         if bits not in BITS:
             raise UserError(f"{name} must be one of {', '.join(map(str, BITS))}, not {bits}.")
-    size = files.decoder.head_size
-    if value_bits < 16 and size % 32:
-        raise UserError(f"Values are quantised in groups of 32 channels and this model's heads have {size}: use value_bits=16.")
 
 
 def _browser(key: str) -> Browser:

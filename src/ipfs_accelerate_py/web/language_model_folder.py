@@ -1,15 +1,17 @@
-"""Which bytes of a folder are which weights of a decoder: the folder of a transformers model in safetensors, read by its header alone."""
+"""Which bytes of a folder are which weights of a decoder, by its files' headers alone: a transformers model in safetensors, or low-bit
+weights (quantize/stored.py)."""
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..models.loading import read_config, weight_files
+from ..quantize import stored
+from ..quantize.safetensors_file import Entry, entries
 from .language_model_protocol import DecoderSpec, FileSpec, LayerSpec, MatrixSpec, PlaneSpec, VectorSpec, WeightFormat
 from .rotary import rotary_frequencies
 
@@ -39,17 +41,67 @@ class ModelFiles:
 
 
 def read_folder(folder: Path) -> ModelFiles:
-    """The folder of a llama, qwen2 or mistral model (config.json and safetensors files). UserError says what is missing or unsupported."""
-    config = _config(folder)
-    matrices: dict[str, MatrixSpec] = {}
-    vectors: dict[str, VectorSpec] = {}
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{folder} has no safetensors files: save the model there with save_pretrained().")
+    """The folder of a llama, qwen2 or mistral model, in float or in low bits. UserError says what is missing or unsupported."""
+    if (folder / stored.MANIFEST).is_file():
+        return _read_quantized(folder)
+    config = read_config(folder)
+    _supported(config)
+    tensors: dict[str, Entry] = {}
+    paths = weight_files(folder)
     for path in paths:
-        _read_header(path, matrices, vectors)
+        tensors |= entries(path)
+    matrices = {name: _float_matrix(name, entry) for name, entry in tensors.items() if _is_float(entry, 2)}
     files = [FileSpec(path.name, path.stat().st_size, None) for path in paths]
-    return describe(folder, config, matrices, vectors, files)
+    return describe(folder, config, matrices, _vectors(tensors), files)
+
+
+def _read_quantized(folder: Path) -> ModelFiles:
+    manifest = stored.read_manifest(folder)
+    _supported(manifest["config"])
+    tensors: dict[str, Entry] = {}
+    for shard in manifest["shards"]:
+        path = folder / shard["file"]
+        # What is missing or cut short is found here; what was altered, by the page as it loads.
+        if not path.is_file() or path.stat().st_size != shard["bytes"]:
+            raise UserError(f"{stored.damage_of(folder, shard)} {stored.REPAIR}")
+        tensors |= entries(path)
+    matrices = {}
+    for name, facts in manifest["tensors"].items():
+        if "bits" in facts:
+            rows, columns = facts["shape"]
+            planes = tuple(
+                PlaneSpec(plane.rpartition(".")[2], entry.file.name, entry.start, entry.nbytes)
+                for plane, entry in tensors.items()
+                if plane.startswith(f"{name}.") and entry.dtype in ("U32", "F16")
+            )
+            matrices[name] = MatrixSpec(
+                name, "quantized", facts["bits"], facts["group_size"], rows, columns, planes, None, "float32"
+            )
+        elif len(facts["shape"]) == 2:
+            matrices[name] = _float_matrix(name, tensors[name])
+    files = [FileSpec(shard["file"], shard["bytes"], shard["sha256"]) for shard in manifest["shards"]]
+    return describe(folder, manifest["config"], matrices, _vectors(tensors), files)
+
+
+def _is_float(entry: Entry, dimensions: int) -> bool:
+    return entry.dtype in _DTYPES and len(entry.shape) == dimensions
+
+
+def _plane(name: str, entry: Entry) -> PlaneSpec:
+    return PlaneSpec(name, entry.file.name, entry.start, entry.nbytes)
+
+
+def _float_matrix(name: str, entry: Entry) -> MatrixSpec:
+    rows, columns = entry.shape
+    return MatrixSpec(name, _DTYPES[entry.dtype], 0, 0, rows, columns, (_plane("values", entry),), None, "float32")
+
+
+def _vectors(tensors: Mapping[str, Entry]) -> dict[str, VectorSpec]:
+    return {
+        name: VectorSpec(name, _DTYPES[entry.dtype], entry.shape[0], _plane("values", entry))
+        for name, entry in tensors.items()
+        if _is_float(entry, 1)
+    }
 
 
 def describe(
@@ -59,7 +111,10 @@ def describe(
     vectors: Mapping[str, VectorSpec],
     files: list[FileSpec],
 ) -> ModelFiles:
-    """Finds a decoder's weights among the tensors of ``folder`` by their transformers names; biases are among ``vectors``."""
+    """Finds a decoder's weights among the tensors of ``folder`` by their transformers names; biases are among ``vectors``.
+
+    UserError for what is missing.
+    """
     text = _supported(config)
     table = next((name for name in matrices if name.endswith("embed_tokens.weight")), None)
     if table is None:
@@ -141,16 +196,6 @@ def describe(
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no config.json: it is not the folder of a model.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-
-
 def _supported(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration of the language model; UserError where the kernels do not have one of its parts."""
     text: Mapping[str, Any] = config.get("text_config") or config
@@ -161,7 +206,8 @@ def _supported(config: Mapping[str, Any]) -> Mapping[str, Any]:
         )
     if text.get("hidden_act", "silu") != "silu":
         raise UserError(
-            f"The WGSL engine has the activation silu and not '{text['hidden_act']}': run it with --platform webgpu, which uses onnxruntime-web."
+            f"The WGSL engine has the activation silu and not '{text['hidden_act']}': "
+            "run it with --platform webgpu, which uses onnxruntime-web."
         )
     heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
     key_value_heads = int(text.get("num_key_value_heads") or heads)
@@ -185,7 +231,9 @@ def _window(text: Mapping[str, Any]) -> int | None:
     if full >= layers:
         return None
     if full > 0:
-        raise UserError(f"The first {full} of {layers} layers have no sliding window and the others have: the WGSL engine takes one for all.")
+        raise UserError(
+            f"The first {full} of {layers} layers have no sliding window and the others have: the WGSL engine takes one for all."
+        )
     return int(window)
 
 
@@ -196,28 +244,3 @@ def _checked(file: FileSpec) -> FileSpec:
             "(save_pretrained(max_shard_size='1GB'))."
         )
     return file
-
-
-def _read_header(path: Path, matrices: dict[str, MatrixSpec], vectors: dict[str, VectorSpec]) -> None:
-    """Adds a safetensors file's tensors (https://huggingface.co/docs/safetensors: length, JSON header, then the data)."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        text = file.read(length) if 0 < length < 100 << 20 else b""
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        size = path.stat().st_size
-        if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != size:
-            raise ValueError("its size is not the one that its header states")
-    except ValueError as error:
-        raise UserError(f"{path} is no whole safetensors file ({error}): fetch it again.") from None
-    for name, entry in header.items():
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if dtype not in _DTYPES:
-            continue  # not a weight that a decoder has; a missing one is named later
-        plane = PlaneSpec("values", path.name, 8 + length + begin, end - begin)
-        if len(shape) == 2:
-            matrices[name] = MatrixSpec(name, _DTYPES[dtype], 0, 0, shape[0], shape[1], (plane,), None, "float32")
-        elif len(shape) == 1:
-            vectors[name] = VectorSpec(name, _DTYPES[dtype], shape[0], plane)

@@ -373,7 +373,14 @@ def _typescript(hint: Any) -> str:
         return f"readonly ({inner})[]" if "|" in inner or " " in inner else f"readonly {inner}[]"
     if origin is dict:
         return f"Record<string, {_typescript(arguments[1])}>"
-    simple: dict[Any, str] = {str: "string", int: "number", float: "number", bool: "boolean", Any: "unknown", type(None): "null"}
+    simple: dict[Any, str] = {
+        str: "string",
+        int: "number",
+        float: "number",
+        bool: "boolean",
+        Any: "unknown",
+        type(None): "null",
+    }
     return simple.get(hint) or hint.__name__
 
 

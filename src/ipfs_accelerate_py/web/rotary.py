@@ -20,7 +20,8 @@ KINDS = ("default", "linear", "llama3", "yarn")
 def rotary_frequencies(config: Mapping[str, Any], head_size: int) -> tuple[np.ndarray, float]:
     """Inverse frequencies float64 [head_size / 2], and the factor that cosine and sine are multiplied with.
 
-    Takes ``rope_parameters`` as well as the older ``rope_theta`` and ``rope_scaling``. UserError for a kind that depends on the sequence's length.
+    Takes ``rope_parameters`` as well as the older ``rope_theta`` and ``rope_scaling``. UserError for a kind that depends on the
+    sequence's length.
     """
     given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     kind = given.get("rope_type") or given.get("type") or "default"

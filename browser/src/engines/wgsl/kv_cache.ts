@@ -63,6 +63,7 @@ export class KeyValueCache {
       KEY_VALUE_HEADS: key_value_heads,
       GROUP: heads / key_value_heads,
       HEAD_SIZE: head_size,
+      PADDED_CHANNELS: head_size % 32 === 0 ? 0 : 1,
       WINDOW: sliding_window ?? 0xffffffff,
       SCORE_SCALE: 1 / Math.sqrt(head_size),
     };

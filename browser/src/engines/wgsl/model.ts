@@ -125,26 +125,29 @@ export class LanguageModel {
     const { vocabulary } = this.spec.decoder;
     const all = new Float32Array(tokens.length * vocabulary);
     const { gpu } = this.device;
-    const step = path === "decode" ? 1 : this.prefill.logitsTokens;
-    for (let at = 0; at < tokens.length; at += step) {
-      const chunk = tokens.slice(at, at + step);
-      let buffer = this.shared.logits;
-      if (path === "decode") {
-        this.writeState(this.cache.length, chunk[0]!, 0);
-        const encoder = gpu.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        this.decoder.encodeStep(pass);
-        this.decoder.encodeOutput(pass);
-        pass.end();
-        gpu.queue.submit([encoder.finish()]);
-      } else {
-        const encode = await this.prefill.logits(chunk.length);
-        this.prefill.submit(chunk, this.decoder, (encoder) => (buffer = encode(encoder)));
-      }
+    for (let at = 0; at < tokens.length; at += this.prefill.logitsTokens) {
+      const chunk = tokens.slice(at, at + this.prefill.logitsTokens);
+      const encode = await this.prefill.logits(chunk.length);
+      let buffer = this.prefill.logitsBuffer;
+      if (path === "prefill") this.prefill.submit(chunk, this.decoder, (encoder) => (buffer = encode(encoder)));
+      else chunk.forEach((token, index) => this.submitStep(token, buffer, 4 * index * vocabulary));
       all.set(new Float32Array(await read(gpu, buffer, 4 * chunk.length * vocabulary)), at * vocabulary);
     }
     this.ids = [...tokens];
     return { logits: float32Tensor(all, [tokens.length, vocabulary]) };
+  }
+
+  /** One step of a token that is given; its logits are copied to `buffer`. */
+  private submitStep(token: number, buffer: GPUBuffer, offset: number): void {
+    const { gpu } = this.device;
+    this.writeState(this.cache.length, token, 0);
+    const encoder = gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    this.decoder.encodeStep(pass);
+    this.decoder.encodeOutput(pass);
+    pass.end();
+    encoder.copyBufferToBuffer(this.shared.logits, 0, buffer, offset, 4 * this.spec.decoder.vocabulary);
+    gpu.queue.submit([encoder.finish()]);
   }
 
   /** Tells the device where the next token goes, which one it is, and how many were sampled. */

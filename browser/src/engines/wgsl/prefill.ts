@@ -118,6 +118,10 @@ export class Prefill {
     for (const dispatch of dispatches) encodeOne(pass, dispatch.pipeline, dispatch.groups, workgroups(dispatch));
   }
 
+  get logitsBuffer(): GPUBuffer {
+    return this.allLogits!.buffer;
+  }
+
   /** Encodes the logits of every row of the chunk that was just run; they come to lie in the buffer that it returns. */
   async logits(rows: number): Promise<(encoder: GPUCommandEncoder) => GPUBuffer> {
     if (!this.allLogits) {
