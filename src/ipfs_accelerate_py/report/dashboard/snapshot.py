@@ -39,7 +39,7 @@ class Snapshot:
     def __init__(self, copy: Path, version: str) -> None:
         self.version = version
         self._copy = copy
-        self._connection = duckdb.connect(str(copy), read_only=True, config=SANDBOX)
+        self._connection = duckdb.connect(str(copy), read_only=True, config=dict(SANDBOX))
         self._lock = threading.RLock()
         self._kept: dict[str, Any] = {}
 

@@ -21,10 +21,22 @@ FACETS = (
 
 _LAUNCHES = """
     CREATE OR REPLACE TEMP TABLE seen_launch AS
-    SELECT launch_summary.*, launch.phases_ns['start'] / 1e6 AS start_ms,
-        format('{}-{}{}', launch_summary.spec_hash, launch_summary.machine_hash[:6],
-            CASE launch_summary.provenance WHEN 'measured' THEN '' ELSE '-' || launch_summary.provenance END) AS cell
-    FROM launch_summary JOIN launch USING (launch_id)
+    SELECT *, format('{}-{}{}', spec_hash, machine_hash[:6], CASE provenance WHEN 'measured' THEN '' ELSE '-' || provenance END) AS cell
+    FROM (
+    WITH known AS ( -- a cell that could not be planned names no machine in older stores: it is that of its campaign
+        SELECT campaign_id, arg_min(machine_hash, started_at) AS machine_hash
+        FROM launch JOIN machine USING (machine_hash) WHERE machine.facts::VARCHAR <> '{}' GROUP BY ALL
+    )
+    SELECT launch_summary.* REPLACE (
+            CASE machine.facts::VARCHAR WHEN '{}' THEN coalesce(known.machine_hash, machine.machine_hash) ELSE machine.machine_hash END
+            AS machine_hash
+        ),
+        launch.phases_ns['start'] / 1e6 AS start_ms,
+    FROM launch_summary
+    JOIN launch USING (launch_id)
+    JOIN machine ON machine.machine_hash = launch_summary.machine_hash
+    LEFT JOIN known ON known.campaign_id = launch_summary.campaign_id
+    )
 """
 _CELLS = """
     SELECT cell, spec_hash, workload_hash, target_hash, machine_hash, provenance,
@@ -97,10 +109,9 @@ def _cells(snapshot: Snapshot) -> list[Row]:
         row["machine"] = named.get(row["machine_hash"], "unknown")
         row["model"], row["target"] = models[row["workload_hash"]], targets[row["target_hash"]]
         row["kind"] = kind_of(row)
-        # What is simulated or ran on another machine has a row of its own in every figure.
-        row["where"] = " · ".join(
-            [row["model"], *([row["machine"]] if several else []), *(["simulated"] if row["provenance"] == "simulated" else [])]
-        )
+        # What is simulated or ran on another machine has a row of its own in every figure; the machine is on a line of its own.
+        row["where"] = row["model"] + (" · simulated" if row["provenance"] == "simulated" else "")
+        row["where"] += f"\n{row['machine']}" if several else ""
         row["interval"] = RANGE if row["launches_ok"] > 1 else NO_INTERVAL
         if row["launches_ok"] < 2:
             row["low_ms"] = row["high_ms"] = None

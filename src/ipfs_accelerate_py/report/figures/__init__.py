@@ -11,6 +11,7 @@ from .compared import effects, timeline, verdicts
 from .matrix import platform_matrix
 from .performance import cold_start, iterations, launch_distributions, memory_use, scaling
 from .precision import quality
+from .predicted import predicted_against_measured, roofline
 from .progress import progress
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "memory_use",
     "phases",
     "platform_matrix",
+    "predicted_against_measured",
     "progress",
     "quality",
+    "roofline",
     "scaling",
     "timeline",
     "verdicts",

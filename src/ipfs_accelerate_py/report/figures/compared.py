@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..style import BLUE, GREEN, GREY, ORANGE, RED, log_axis, safe
-from .rows import Row, canvas, error_bars, keys, name_of, plane
+from .rows import Row, canvas, error_bars, keys, name_of, one_line, plane
 
 # beginning of a verdict -> words, colour, symbol
 VERDICT_MARKS = {
@@ -26,7 +26,7 @@ def verdicts(rows: Sequence[Row], dark: bool = False) -> go.Figure:
 
 def effects(rows: Sequence[Row], dark: bool = False) -> go.Figure:
     """Ratio with to without one change, with its interval."""
-    names = [f"<b>{safe(row['effect'])}</b><br>{safe(row['where'])} · {safe(row['target'])}" for row in rows]
+    names = [f"<b>{safe(row['effect'])}</b><br>{one_line(row)} · {safe(row['target'])}" for row in rows]
     return _ratios(rows, names, "time with the change, as a multiple of the time without; logarithmic", dark)
 
 
@@ -40,7 +40,7 @@ def timeline(rows: Sequence[Row], dark: bool = False) -> go.Figure:
         series.setdefault(row["cell"], []).append(row)
     for at, found in enumerate(series.values()):
         colour = colours[at % len(colours)]
-        name = f"{safe(found[0]['where'])} · {safe(found[0]['target'])}"
+        name = f"{one_line(found[0])} · {safe(found[0]['target'])}"
         symbols = [
             "triangle-down" if row["step"] == "faster" else "triangle-up" if row["step"] == "slower" else "circle"
             for row in found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from ...spec import PLATFORMS
 from ..style import safe
 from ..wording import bounds
 from .rows import KIND_MARKS, Row, by_kind, canvas, duration, interval_of, keys
@@ -24,8 +25,11 @@ _TINTS = {
 
 def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
     """One tile per cell, of rows of the view ``matrix``. A measured tile is the deeper the nearer it is to its row's fastest."""
-    columns = list(dict.fromkeys(row["target"] for row in rows))
-    figure = canvas("", [safe(row["where"]) for row in rows], category_px=74, dark=dark)
+    platforms = {
+        row["target"]: PLATFORMS.index(row["platform"]) if row["platform"] in PLATFORMS else len(PLATFORMS) for row in rows
+    }
+    columns = sorted(platforms, key=lambda target: (platforms[target], target))
+    figure = canvas("", [_work(row) for row in rows], category_px=74, dark=dark)
     for kind, found in by_kind(rows).items():
         words, colour, _, pattern = KIND_MARKS[kind]
         fill = [_blue(row) for row in found] if kind == "measured" else [_TINTS[kind]] * len(found)
@@ -33,7 +37,7 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             orientation="h",
             base=[columns.index(row["target"]) for row in found],
             x=[0.95] * len(found),
-            y=[safe(row["where"]) for row in found],
+            y=[_work(row) for row in found],
             width=[0.92] * len(found),
             customdata=keys(found),
             name=words,
@@ -42,11 +46,12 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             insidetextanchor="middle",
             textangle=0,
             hovertext=[
-                f"{safe(row['where'])}<br>{safe(row['target'])}: {_words(row)}<br>{safe(row.get('error_message') or '')}"
+                f"{_work(row)}<br>{safe(row['target'])}: {_words(row)}<br>{safe(row.get('error_message') or '')}"
                 for row in found
             ],
             hoverinfo="text",
             constraintext="none",
+            textfont={"size": 12},
             marker={
                 "color": fill,
                 "line": {"color": colour, "width": 0 if kind == "measured" else 1.5},
@@ -70,6 +75,11 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
         ticktext=titles,
     )
     return figure.update_layout(meta={"category_px": 74, "page": 20, "columns": titles, "column_px": 104})
+
+
+def _work(row: Row) -> str:
+    work, *machine = row["where"].split("\n")
+    return safe(work) + "".join(f'<br><span style="font-size:10px">{safe(name)}</span>' for name in machine)
 
 
 def _blue(row: Row) -> str:

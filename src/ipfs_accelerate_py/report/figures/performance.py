@@ -58,7 +58,6 @@ def cold_start(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             marker={"color": colour, "pattern": _pattern(pattern), "opacity": [_opacity(row) for row in rows]},
             hovertemplate="%{y}<br>" + words + " %{x:.3g} s<extra></extra>",
         )
-    figure.update_xaxes(range=[0, 1.15 * max([row["cold_ms"] / 1e3 for row in rows], default=1.0)])
     return figure.update_layout(barmode="stack")
 
 
@@ -106,8 +105,6 @@ def memory_use(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             marker={"color": colour, "pattern": _pattern(pattern), "opacity": [_opacity(row) for row in found]},
             hovertemplate="%{y}<br>" + words + " %{x:,.4g} MB<extra></extra>",
         )
-    largest = max([row[name] for row in rows for name in _MEMORY if row[name] is not None], default=1.0)
-    figure.update_xaxes(range=[0, 1.15 * largest])
     return figure.update_layout(barmode="group", bargroupgap=0.1)
 
 

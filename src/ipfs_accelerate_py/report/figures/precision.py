@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..style import safe
-from .rows import KIND_MARKS, Row, by_kind, keys, plane
+from .rows import KIND_MARKS, Row, by_kind, keys, one_line, plane
 
 
 def quality(rows: Sequence[Row], dark: bool = False) -> go.Figure:
@@ -27,7 +27,7 @@ def quality(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             name=words,
             marker={"color": colour, "symbol": symbol, "size": 10, "opacity": 0.75, "line": {"width": 1.5, "color": colour}},
             hovertext=[
-                f"{safe(row['where'])}<br>{safe(row['target'])}, {safe(row['precision'])}: cosine {row['cosine']:.6g}"
+                f"{one_line(row)}<br>{safe(row['target'])}, {safe(row['precision'])}: cosine {row['cosine']:.6g}"
                 for row in found
             ],
             hoverinfo="text",

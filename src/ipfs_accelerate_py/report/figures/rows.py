@@ -36,6 +36,8 @@ def canvas(x_title: str, names: Sequence[str], *, category_px: int = 46, dark: b
     layout(figure, [1], x_title, dark)
     shown = list(dict.fromkeys(names))
     figure.update_yaxes(categoryorder="array", categoryarray=shown, type="category")
+    figure.update_xaxes(side="top")
+    figure.update_layout(showlegend=True, margin={"t": 92})
     meta = {"category_px": category_px, "page": PAGE}
     return figure.update_layout(height=150 + category_px * min(len(shown), PAGE), meta=meta)
 
@@ -47,13 +49,19 @@ def plane(x_title: str, y_title: str, *, dark: bool = False, log_x: bool = True,
     figure.update_yaxes(autorange=True, showgrid=True, gridcolor="#2e323a" if dark else "#e4e5e8")
     figure.update_yaxes(title={"text": y_title, "font": {"size": 12}, "standoff": 8}, type="log" if log_y else "linear")
     figure.update_xaxes(type="log" if log_x else "linear")
-    return figure.update_layout(height=480, meta={})
+    return figure.update_layout(height=480, meta={}, showlegend=True)
 
 
 def name_of(row: Row) -> str:
     """A cell's name on an axis: its work above its target, with the marks that belong beside its numbers."""
     marks = f' <span style="font-size:10px">({safe(row["flags"])})</span>' if row.get("flags") else ""
-    return f"{safe(row['where'])}<br>{safe(row['target'])}{marks}"
+    work, *machine = row["where"].split("\n")
+    return f"{safe(work)}<br>{safe(' · '.join([row['target'], *machine]))}{marks}"
+
+
+def one_line(row: Row) -> str:
+    """The work, and the machine where there are several."""
+    return safe(row["where"].replace("\n", " · "))
 
 
 def keys(rows: Sequence[Row]) -> list[Any]:

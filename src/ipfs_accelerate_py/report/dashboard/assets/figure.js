@@ -35,7 +35,8 @@ export function partOf(figure, visible, page) {
     layout.yaxis.categoryarray = [...chosen];
     layout.yaxis.range = [chosen.size - 0.5, -0.5];
     layout.yaxis.autorange = false;
-    layout.height = (meta.columns ? 120 : 150) + meta.category_px * Math.max(chosen.size, 1);
+    layout.height = 150 + meta.category_px * Math.max(chosen.size, 1);
+    if (!meta.columns) fitAxis(traces, layout);
     if (pages > 1) told = `rows ${(shownPage - 1) * meta.page + 1} to ${Math.min(shownPage * meta.page, names.length)} of ${names.length}`;
   }
   if (meta.traces && traces.length > meta.traces) {
@@ -46,6 +47,24 @@ export function partOf(figure, visible, page) {
   return { traces, layout, pages, page: shownPage, told };
 }
 
+/** The x axis spans what is drawn, with room for the texts beside it; its ticks are chosen anew where the span is much smaller. */
+function fitAxis(traces, layout) {
+  const marks = traces.filter((trace) => trace.customdata);
+  const values = marks.flatMap((trace) => trace.x.flatMap((value, place) => [value, value + (trace.error_x?.array?.[place] ?? 0), value - (trace.error_x?.arrayminus?.[place] ?? 0)])).filter((value) => value > 0);
+  if (values.length === 0) return;
+  if (layout.xaxis.type === "log") {
+    const logs = values.map(Math.log10).sort((a, b) => a - b);
+    const [low, high] = [logs[0], logs.at(-1)];
+    const margin = Math.max(0.08 * (high - low), (0.5 - (high - low)) / 2, 0.06);
+    layout.xaxis.range = [low - margin, high + margin];
+    if (high - low < 1.5) Object.assign(layout.xaxis, { tickvals: null, ticktext: null, tickmode: "auto", nticks: 8, dtick: null, exponentformat: "none" });
+    return;
+  }
+  const sums = new Map();
+  for (const trace of marks) trace.y.forEach((name, place) => sums.set(name, layout.barmode === "stack" ? (sums.get(name) ?? 0) + trace.x[place] : Math.max(sums.get(name) ?? 0, trace.x[place])));
+  layout.xaxis.range = [0, Math.max(...sums.values()) * (layout.barmode === "stack" || layout.barmode === "group" ? 1.18 : 1.05)];
+}
+
 /** Columns without a tile are closed, so that what is left has room. */
 function closeColumns(traces, layout, meta) {
   const used = [...new Set(traces.flatMap((trace) => trace.base))].sort((a, b) => a - b);
@@ -53,7 +72,8 @@ function closeColumns(traces, layout, meta) {
   layout.xaxis.range = [0, Math.max(used.length, 1)];
   layout.xaxis.tickvals = used.map((_, place) => place + 0.475);
   layout.xaxis.ticktext = used.map((column) => meta.columns[column]);
-  layout.min_width = 150 + meta.column_px * used.length;
+  const longest = Math.max(...layout.yaxis.categoryarray.flatMap((name) => name.split("<br>").map((line) => line.replace(/<[^>]*>/g, "").length * (line.includes("10px") ? 5.2 : 6.8))));
+  layout.min_width = Math.min(longest, 360) + 30 + meta.column_px * used.length;
 }
 
 export function inks() {
@@ -75,13 +95,12 @@ export function drawFigure(plot, part, onPick) {
   plot.style.minWidth = layout.min_width ? `${layout.min_width}px` : "";
   if (layout.meta?.columns) layout.width = Math.max(plot.parentNode.clientWidth, layout.min_width);
   delete layout.min_width;
+  if (layout.meta?.traces && part.traces.length > 8) layout.showlegend = false; // the lines tell their names under the pointer; the table has them all
   const narrow = plot.parentNode.clientWidth < 560;
   if (narrow) {
     layout.font.size = 11;
     if (layout.meta?.category_px && !layout.meta.columns) shortenNames(part.traces, layout);
-    if (part.traces.length > 8) layout.showlegend = false;
   }
-  if (layout.meta?.traces) layout.height += narrow ? 0 : 18 * Math.ceil(part.traces.length / 2);
   Plotly.react(plot, narrow && layout.meta?.category_px && !layout.meta.columns ? part.traces.map(shortTrace) : part.traces, layout,
     { displayModeBar: false, responsive: !layout.meta?.columns });
   plot.removeAllListeners?.("plotly_click");

@@ -86,6 +86,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "gflops": ("Reached", "GFLOP/s"),
     "roof_gflops": ("Roof", "GFLOP/s"),
     "share_of_roof": ("Share of the roof", ""),
+    "peak_gflops": ("Arithmetic at most", "GFLOP/s"),
+    "bandwidth_gb_s": ("Memory at most", "GB/s"),
     "size": ("Size", ""),
 }
 
