@@ -37,7 +37,7 @@ def document() -> dict[str, Any]:
         ),
     }
     for view in VIEWS.values():
-        row = {key: _property(key) for key in view.columns}
+        row = {key: _property(key) for key in (*view.columns, "provenance")}
         schema = {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "object", "properties": row}}}}
         paths[f"/api/views/{view.name}"] = _get(f"{view.title}. {view.question}", [*facets, search, formats], schema)
     return {

@@ -171,7 +171,10 @@ def samples(snapshot: Snapshot, wanted: list[str]) -> dict[str, list[list[int]]]
     _seen(snapshot)
     found: dict[str, list[list[int]]] = {}
     sql = "SELECT cell, samples_ns FROM seen_launch JOIN launch USING (launch_id) WHERE launch.status = 'ok' AND len(samples_ns) > 0"
-    rows = snapshot.rows(f"{sql} AND list_contains($cells, cell) ORDER BY launch.started_at, launch_id", {"cells": wanted})
+    rows = snapshot.rows(
+        f"{sql} AND list_contains($cells, cell) ORDER BY launch.campaign_id, launch.started_at, launch.order_index, launch_id",
+        {"cells": wanted},
+    )
     for row in rows:
         found.setdefault(row["cell"], []).append(row["samples_ns"])
     return found

@@ -120,7 +120,10 @@ class View:
         chosen = filters or Filters()
         found = self.find(snapshot, chosen)
         kept = chosen.keep(found.rows)
-        names = ["cell", "where", *self.columns, *(name for name in FACETS if name not in self.columns)]
+        columns = (
+            self.columns if "provenance" in self.columns else (*self.columns, "provenance")
+        )  # a number never travels without it
+        names = ["cell", "where", *columns, *(name for name in FACETS if name not in columns)]
         rows = [{"key": key, **{name: row[name] for name in names if name in row}} for key, row in enumerate(kept)]
         figure = self.figure(rows).to_plotly_json() if rows else None
         sentence, command = self.empty
@@ -128,7 +131,7 @@ class View:
             "name": self.name,
             "title": self.title,
             "question": self.question,
-            "columns": [{"key": key, "label": COLUMNS[key][0], "unit": COLUMNS[key][1]} for key in self.columns],
+            "columns": [{"key": key, "label": COLUMNS[key][0], "unit": COLUMNS[key][1]} for key in columns],
             "sort": self.sort,
             "rows": rows,
             "figure": {"data": figure["data"], "layout": figure["layout"]} if figure else None,

@@ -97,7 +97,7 @@ _BY_CAMPAIGN = """
 """
 _SAMPLES = """
     SELECT cell, launch.campaign_id, launch.samples_ns FROM seen_launch JOIN launch USING (launch_id)
-    WHERE launch.status = 'ok' AND len(launch.samples_ns) > 0 AND list_contains($cells, cell) ORDER BY launch.started_at
+    WHERE launch.status = 'ok' AND len(launch.samples_ns) > 0 AND list_contains($cells, cell) ORDER BY launch.started_at, launch.order_index
 """
 
 

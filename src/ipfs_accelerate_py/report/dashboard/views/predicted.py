@@ -65,7 +65,6 @@ def _predictions(snapshot: Snapshot) -> list[Row]:
         row = {**found, **model, "kind": "predicted", "flags": "", "cell": None, "error_class": None, "error_message": None}
         work = tuple(row[name] for name in _WORK)
         place = tuple(row[name] for name in _PLACE)
-        cell = measured.get((*work, *place, row["machine_hash"]))
         row["machine"] = named.get(row["machine_hash"] or "", "") or "not measured here"
         row["target"] = target_labels([{**row, "target_hash": "one"}])["one"]
         own = f"{row['model_class']} {row['size']} · {row['precision']} · batch {row['batch_size']}"
@@ -74,7 +73,7 @@ def _predictions(snapshot: Snapshot) -> list[Row]:
         row["median_ms"], row["low_ms"], row["high_ms"] = row["latency_ms"], row["latency_low_ms"], row["latency_high_ms"]
         row["interval"] = f"{row['level']:.0%} interval of the prediction".replace("%", " %")
         row["launches_ok"] = row["launches"] = row["samples"] = row["times_fastest"] = None
-        row["measured_cell"] = cell
+        row["measured_cell"] = measured.get((*work, *place, row["machine_hash"]))
         rows.append(row)
     return rows
 
@@ -156,7 +155,7 @@ VIEWS = (
     View(
         "predictions",
         "Predicted against measured",
-        "How far off are predictions where a measurement is there to tell? On the line they are equal; the bar is the prediction's interval.",
+        "How far off are predictions where a measurement can tell? On the line they are equal; the bar is the prediction's interval.",
         ("model", "target", "machine", "flags", "regime", "median_ms", "predicted_ms", "predicted_low_ms", "predicted_high_ms", "ratio",
          "verdict", "launches_ok"),
         _against_measured,
