@@ -187,8 +187,15 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[Path | None, typer.Option("--output", help="The HTML file (beside the store by default).")] = None,
     campaign: Annotated[str | None, typer.Option(help="A campaign's id (the latest by default; 'all' for every one).")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Write the dashboard of the whole store instead, as one file that works offline.")
+    ] = False,
 ) -> None:
     """Write the report of a store again, and print its summary."""
+    if full:
+        from .console import dashboard as console
+
+        return console.write_file(store, output, campaign)
     from .report.data import from_store
     from .report.html import write_report
     from .report.summary import print_summary
@@ -199,6 +206,18 @@ def report(
     data = from_store(store, campaign)
     print_summary(data)
     typer.echo(f"Report: {write_report(data, destination).resolve()}")
+
+
+@app.command()
+def dashboard(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option(help="Of this machine's loopback address; 0 for any free one.")] = 8765,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+) -> None:
+    """Look at the whole store in a browser: filters, figures, every launch, SQL. A running campaign goes on and appears in it."""
+    from .console import dashboard as console
+
+    console.serve(store, port, open_browser=open_browser)
 
 
 @app.command()
