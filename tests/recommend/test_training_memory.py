@@ -113,7 +113,7 @@ def test_every_class_has_a_shape():
             assert 0.1 * description.parameters < layers <= description.parameters, (name, size)
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "t5", "vit", "clip", "whisper"])
+@pytest.mark.parametrize("name", ["bert", "llama", "t5", "vit"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_formula_is_what_torch_saves(name, precision):
     """Bytes that live after the forward pass, from torch's own allocator, within 10 % and at most 6 % too low."""
