@@ -311,7 +311,7 @@ def latency(launches: int = 15) -> None:
     print("| what | launches | median ms | 95 % interval |\n| --- | ---: | ---: | --- |")
     for name, found in sorted(times.items()):
         interval = median_interval(found)
-        shown = f"[{interval[0] * 1e3:.0f}, {interval[1] * 1e3:.0f}]" if interval else "n too small"
+        shown = f"[{interval.low * 1e3:.0f}, {interval.high * 1e3:.0f}]" if interval else "n too small"
         print(f"| {name} | {len(found)} | {1e3 * statistics.median(found):.0f} | {shown} |")
 
 

@@ -106,11 +106,12 @@ def score(
         except (UnavailableError, UserError) as error:
             return str(error)
 
-    least = micro_step(1, LEAST_LENGTH)  # next to no work: what starting the kernels takes
-    scored = [
-        _timed(common, request, shape, layout, size, micro_step(layout.micro_batch), least, place, prices)
-        for layout, size in fitting
-    ]
+    scored = []
+    for layout, size in fitting:
+        # Next to no work: what starting the kernels takes, which a tensor degree does not divide.
+        least = micro_step(1, LEAST_LENGTH) if layout.tensor > 1 else ""
+        micro = micro_step(layout.micro_batch)
+        scored.append(_timed(common, request, shape, layout, size, micro, least, place, prices))
     return min(scored, key=lambda each: _preference(each, request.objective))
 
 
