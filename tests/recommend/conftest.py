@@ -16,7 +16,7 @@ class KnownTimes:
     """Milliseconds by platform, engine or browser, with intervals of this relative half-width. What is not listed is not known."""
 
     notes: tuple[str, ...] = ()
-    left_out = 0
+    left_out: tuple[str, ...] = ()
 
     def __init__(
         self, ms: dict[str, float], spread: float = 0.01, others: tuple[Place, ...] = (), regime: str = "measured"

@@ -129,3 +129,15 @@ def test_nvidia_gpus_without_a_cuda_build(monkeypatch):
     (gpu,) = (place for place in places.here() if place.platform == "cuda")
     assert gpu.count == 2 and gpu.memory_bytes == 143771 * 2**20
     assert gpu.lacking
+
+
+def test_an_empty_store_says_what_answers_instead(tmp_path, monkeypatch):
+    """Nothing to learn from is no error: the reference measurements answer, and the reasons say so."""
+    from ipfs_accelerate_py.recommend.select import select_optimal_hardware
+    from ipfs_accelerate_py.store.writer import Store
+
+    monkeypatch.setenv("IPFS_ACCELERATE_CACHE", str(tmp_path / "cache"))
+    Store.create_or_open(tmp_path / "empty.duckdb")
+    found = select_optimal_hardware("bert", available_hardware=["cpu"], store=tmp_path / "empty.duckdb")
+    assert any("has no measurement to learn from" in sentence for sentence in found.explanation)
+    assert found.primary_recommendation.feasible

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..errors import UnavailableError, UserError
 from ..graph import ModelCounts, ModelDescription, count
-from ..platforms.registry import platform
+from ..platforms.registry import platforms
 from ..predict.prediction import Prediction
 from ..spec import Workload
 from . import memory
@@ -114,10 +114,10 @@ def unsupported(description: ModelDescription, request: Request, place: Place, p
     )
     if place.platform == "openvino" and precision == "float16":
         return None if not place.here else _openvino_float16()
-    return _platform(place.platform).unsupported(work, place.engine)
+    return _platforms()[place.platform].unsupported(work, place.engine)
 
 
-_platform = cache(platform)  # finding one reads the metadata of every installed package
+_platforms = cache(platforms)  # finding them reads the metadata of every installed package
 
 
 def _openvino_float16() -> str | None:

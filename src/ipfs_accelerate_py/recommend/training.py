@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -25,6 +25,7 @@ from .training_memory import TrainingMemory, training_memory
 
 MEMORY_ERROR = 0.10  # of the formula, against torch's peaks (benchmarks/selection.py --activations)
 LEAST_LENGTH = 8  # tokens
+Sized = tuple[Layout, TrainingMemory]
 
 
 def training_shape(description: ModelDescription, sequence_length: int | None) -> Shape:
@@ -45,8 +46,17 @@ def scores(
 ) -> list[Score]:
     """The best layout of each place at each precision, or why there is none."""
     shape = training_shape(description, request.sequence_length)
+
+    @cache
+    def sized(platform: str, precision: str) -> list[Sized]:
+        """Every layout with its memory, which depends on no more than these."""
+        return [
+            (layout, training_memory(shape, layout, description.model_class, platform=platform))
+            for layout in layouts(shape, request, precision, _least_batch(description))
+        ]
+
     return [
-        score(description, shape, request, place, precision, predictor, prices)
+        score(description, shape, request, place, precision, sized, predictor, prices)
         for place in places
         if place.engine == "torch" or place.platform in TORCH_PLATFORMS
         for precision in precisions
@@ -59,6 +69,7 @@ def score(
     request: Request,
     place: Place,
     precision: str,
+    sized_for: Callable[[str, str], list[Sized]],
     predictor: Predicts,
     prices: Sequence[Price],
 ) -> Score:
@@ -67,10 +78,7 @@ def score(
     reason = place.lacking or unsupported(description, request, place, precision) or _too_few(request, place)
     if reason:
         return Score(**common, feasible=False, reason=reason)
-    sized = [
-        (layout, training_memory(shape, layout, description.model_class, platform=place.platform))
-        for layout in layouts(shape, request, precision, _least_batch(description))
-    ]
+    sized = sized_for(place.platform, precision)
     limit = float("inf") if place.memory_bytes is None else place.memory_bytes
     fitting = [(layout, size) for layout, size in sized if size.peak <= limit and not layout.offload]
     host = host_memory_bytes() if place.here else float("inf")
