@@ -23,6 +23,7 @@ def test_published_examples():
     """Verbatim; inference gets a platform, training a strategy within 40 GB for each of four GPUs."""
     from automated_hardware_selection import select_optimal_hardware
 
+    # fmt: off
     # Select hardware for inference
     hardware = select_optimal_hardware(
         model_name="llama-7b",
@@ -38,6 +39,7 @@ def test_published_examples():
         max_memory_gb=40,
         mode="training"
     )
+    # fmt: on
     assert hardware.parameter_count == 6_738_415_616
     assert hardware.primary_recommendation.feasible and hardware.distributed_strategy is None
     assert training_hardware.parameter_count == 222_903_552

@@ -36,7 +36,9 @@ class Knowledge:
         predictor = Predictor.from_stores([Path(store)])
         notes = list(predictor.fitted.warnings)
         if predictor.version == Predictor.from_stores().version:
-            notes.append(f"{store} has no measurement to learn from: the reference measurements that come with the program answer.")
+            notes.append(
+                f"{store} has no measurement to learn from: the reference measurements that come with the program answer."
+            )
         return cls(predictor, notes)
 
     @property
