@@ -26,7 +26,7 @@ def run(tmp_path, layout, steps=2):
         [*command, str(script), "--steps", str(steps)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr

@@ -258,5 +258,7 @@ def test_gpus_that_are_not_there(known, places, gpus):
     """A CPU is no GPU, and four GPUs are not eight."""
     with pytest.raises(UserError, match="asks for GPUs, and cpu is none"):
         choose(known, places, "bert", mode="training", gpu_count=4, batch_size=2)
+    with pytest.raises(UserError, match="inference only, not training"):
+        choose(known, places[2:], "bert", mode="training", batch_size=2)
     with pytest.raises(UserError, match="This machine has 4 of the 8 GPUs"):
         choose(known, gpus, "bert", mode="training", gpu_count=8, batch_size=2)

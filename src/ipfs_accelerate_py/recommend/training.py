@@ -15,7 +15,7 @@ from ..predict.prediction import Interval, Prediction
 from .inference import Predicts, unsupported
 from .layout import STRATEGIES, Layout, degrees, divisors
 from .network import network
-from .places import GPU_PLATFORMS, TORCH_PLATFORMS, Place, host_memory_bytes
+from .places import GPU_PLATFORMS, Place, host_memory_bytes
 from .prices import HOW, Price, find, per_million
 from .request import Request
 from .selection import Score
@@ -58,7 +58,6 @@ def scores(
     return [
         score(description, shape, request, place, precision, sized, predictor, prices)
         for place in places
-        if place.engine == "torch" or place.platform in TORCH_PLATFORMS
         for precision in precisions
     ]
 
