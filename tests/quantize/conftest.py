@@ -10,30 +10,6 @@ from ipfs_accelerate_py.models.registry import model_classes
 
 SAMPLE = "the a of weights are rounded to few bits and every group has one scale so that errors stay small in each row"
 WORDS = SAMPLE.split()
-    "the",
-    "a",
-    "of",
-    "weights",
-    "are",
-    "rounded",
-    "to",
-    "few",
-    "bits",
-    "and",
-    "every",
-    "group",
-    "has",
-    "one",
-    "scale",
-    "so",
-    "that",
-    "errors",
-    "stay",
-    "small",
-    "in",
-    "each",
-    "row",
-]
 
 
 def sentences(count: int, seed: int) -> str:
