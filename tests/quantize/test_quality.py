@@ -50,6 +50,6 @@ def test_the_cosine_of_a_model_with_itself_is_one() -> None:
 
     def noisy(name: str) -> np.ndarray:
         values = source.read(name)
-        return values + 0.5 * values.std() * draw.standard_normal(values.shape).astype(np.float32)
+        return values + 0.2 * values.std() * draw.standard_normal(values.shape).astype(np.float32)
 
-    assert 0.2 < logit_cosine(source.config, source.read, noisy).mean < 0.95
+    assert 0.3 < logit_cosine(source.config, source.read, noisy).mean < 0.99
