@@ -19,6 +19,7 @@ await build({
   target: "es2022",
   outExtension: { ".js": ".mjs" },
   conditions: ["onnxruntime-web-use-extern-wasm"],
+  loader: { ".wgsl": "text" },
   legalComments: "linked",
   logLevel: "info",
 });
