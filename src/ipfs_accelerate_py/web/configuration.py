@@ -1,4 +1,4 @@
-"""The configuration of the web platform: its keys, and the report of what was wrong with it. The rules are in ``configuration_rules.py``."""
+"""The configuration of the web platform: its keys, and the report of what was wrong. The rules are in ``configuration_rules.py``."""
 
 from __future__ import annotations
 
