@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,7 +95,8 @@ def machines(snapshot: Snapshot) -> dict[str, str]:
     for row in snapshot.rows("SELECT machine_hash, facts::VARCHAR AS facts FROM machine"):
         facts = json.loads(row["facts"])
         gpus = [str(gpu.get("name")) for gpu in facts.get("gpus") or []]
-        cpu = f"{facts.get('logical_cpus', '?')} × {facts.get('cpu_model', 'CPU')}" if facts.get("cpu_model") else ""
+        model = " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", " ", str(facts.get("cpu_model") or "")).split())
+        cpu = f"{facts.get('logical_cpus', '?')} × {model}" if model else ""
         named[row["machine_hash"]] = ", ".join(filter(None, [*gpus, cpu])) or f"machine {row['machine_hash'][:6]}"
     names = list(named.values())
     return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in named.items()}

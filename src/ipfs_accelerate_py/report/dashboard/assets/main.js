@@ -77,7 +77,7 @@ function show() {
   }
   let drawn = null;
   if (answer.figure) {
-    drawn = partOf(answer.figure, new Set(rows.map((row) => row.key)), state.page);
+    drawn = partOf(answer.figure, new Set(rows.map((row) => row.key)), state.page, state.sort ? new Map(rows.map((row, place) => [row.key, place])) : null);
     plot = plotElement(`${answer.title}, as a figure; the table below has the same numbers.`);
   } else plot = null;
   const bar = exportBar(state, answer, rows, drawn ? plot : null);
