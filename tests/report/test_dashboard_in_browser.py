@@ -26,7 +26,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright drive
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 AXE = Path(__file__).parents[2] / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
-PATIENCE_MS = 60_000  # of a loaded machine; nothing waits longer than it must
+PATIENCE_MS = 30_000  # of a loaded machine; nothing waits longer than it must
 EVIL = '</script><script>window.owned=1</script><img src=x onerror="window.owned=1"><a href="javascript:window.owned=1">x</a>'
 EMPTY = {"roofline", "predictions"}  # the full store has neither a probe nor a prediction
 

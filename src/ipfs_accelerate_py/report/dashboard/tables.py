@@ -39,7 +39,7 @@ _LAUNCHES = """
     LEFT JOIN known ON known.campaign_id = launch_summary.campaign_id
     )
 """
-_CELLS = """
+CELLS = """
     SELECT cell, spec_hash, workload_hash, target_hash, machine_hash, provenance,
         model_class, size, weights, origin, task, batch_size, sequence_length, new_tokens, precision, mode,
         platform, engine, device, browser,
@@ -103,7 +103,7 @@ def machines(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _cells(snapshot: Snapshot) -> list[Row]:
-    found = snapshot.rows(_CELLS) if _seen(snapshot) else []
+    found = snapshot.rows(CELLS) if shared(snapshot) else []
     models, targets, named = model_labels(found), target_labels(found), machines(snapshot)
     several = len({row["machine_hash"] for row in found if row["launches_ok"]}) > 1
     bounds = _intervals(snapshot, found)
@@ -123,7 +123,7 @@ def _cells(snapshot: Snapshot) -> list[Row]:
     return found
 
 
-def _seen(snapshot: Snapshot) -> bool:
+def shared(snapshot: Snapshot) -> bool:
     """Make the table of launches that the queries above share."""
     snapshot.kept("seen_launch", lambda: snapshot.rows(_LAUNCHES) or True)
     return True
@@ -170,7 +170,7 @@ def meanings() -> dict[str, str]:
 
 def samples(snapshot: Snapshot, wanted: list[str]) -> dict[str, list[list[int]]]:
     """Steady iterations, ns, of each successful launch of these cells."""
-    _seen(snapshot)
+    shared(snapshot)
     found: dict[str, list[list[int]]] = {}
     sql = "SELECT cell, samples_ns FROM seen_launch JOIN launch USING (launch_id) WHERE launch.status = 'ok' AND len(samples_ns) > 0"
     rows = snapshot.rows(
