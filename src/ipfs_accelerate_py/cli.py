@@ -309,6 +309,71 @@ def browsers(
     detection.show_browsers(as_json=as_json)
 
 
+@app.command()
+def recommend(
+    model: Annotated[str, typer.Argument(help="A model's name (llama-7b), class, folder, config.json or ONNX file.")],
+    mode: Annotated[str, typer.Option(help="inference or training.")] = "inference",
+    objective: Annotated[str, typer.Option(help="latency, throughput, memory, energy or cost.")] = "latency",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Items at once; in training, of each device in a step.")] = 1,
+    sequence_length: Annotated[
+        int | None, typer.Option("--sequence-length", help="Tokens (the model's own by default).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32,float16,bfloat16,int8 or int4 (16 bits and more are compared by default).")
+    ] = None,
+    gpu_count: Annotated[int, typer.Option("--gpu-count", help="GPUs that share a training run.")] = 1,
+    max_memory_gb: Annotated[float | None, typer.Option("--max-memory-gb", help="Limit of each device, 10^9 bytes.")] = None,
+    latency_limit_ms: Annotated[float | None, typer.Option("--latency-limit-ms", help="A limit, under any objective.")] = None,
+    hardware: Annotated[
+        list[str], typer.Option("--hardware", help="Only these: platforms, browsers or devices (cpu,firefox,h200).")
+    ] = [],  # noqa: B006
+    store: Annotated[
+        Path | None, typer.Option("--store", help="A store to learn from beside the shipped measurements.")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your price table, a CSV with date and source.")] = None,
+    configuration: Annotated[
+        str | None, typer.Option(help="Print only this configuration of a training: torchrun, deepspeed or accelerate.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where a model should run, or how its training should be spread, with the reasons and what is not known.
+
+    Examples:
+
+      ipfs-accelerate recommend llama-7b
+
+      ipfs-accelerate recommend t5-base --mode training --gpu-count 4 --max-memory-gb 40
+    """
+    from .console import recommendation
+
+    options = {
+        "mode": mode,
+        "objective": objective,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "precision": precision,
+        "gpu_count": gpu_count,
+        "max_memory_gb": max_memory_gb,
+        "latency_slo_ms": latency_limit_ms,
+        "available_hardware": words(hardware) or None,
+        "store": store,
+        "prices": prices,
+    }
+    recommendation.show(model, options, configuration, as_json=as_json)
+
+
+@app.command()
+def collectives(
+    processes: Annotated[int, typer.Option(help="Training processes that exchange data.")] = 2,
+    backend: Annotated[str, typer.Option(help="gloo (CPU) or nccl (NVIDIA GPUs).")] = "gloo",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what exchanging gradients costs on this machine, and keep it for 'recommend --mode training'."""
+    from .console import recommendation
+
+    recommendation.probe_collectives(processes, backend, as_json=as_json)
+
+
 def words(values: list[str]) -> tuple[str, ...]:
     """Values of a list option, given repeated, comma-separated or both."""
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
