@@ -238,14 +238,90 @@ def query(
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="A cell of the store: model and target, 'bert:cpu/onnxruntime', or a spec's hash.")],
-    b: Annotated[str, typer.Argument(help="The cell to compare it with.")],
+    b: Annotated[str, typer.Argument(help="The cell to compare it with; left out with --by.")] = "",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of B: compare all cells with the words of A by browser, precision, engine, target, version, ..."
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether A is faster than B, equal, or not decided, with the ratio of medians and its interval."""
-    from .console import comparison
+    from .console import comparison, families
 
-    comparison.show(store, a, b, as_json=as_json)
+    if by is not None and b:
+        raise UserError("Give a second cell or --by, not both.")
+    if by is not None:
+        families.show(store, a, by, as_json=as_json)
+    elif b:
+        comparison.show(store, a, b, as_json=as_json)
+    else:
+        raise UserError("Give a second cell to compare with, or --by with what to compare by.")
+
+
+@app.command()
+def history(
+    cell: Annotated[str, typer.Argument(help="A cell of the store, as for 'compare'.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one cell over its campaigns, with every step of its level, and whether its launches call it slower."""
+    from .console import families
+
+    families.show_history(store, cell, as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    platforms: Annotated[list[str], typer.Option("--platforms", help="Only these, comma-separated (all by default).")] = [],  # noqa: B006
+    browsers: Annotated[list[str], typer.Option("--browsers", help="Only these (all that are found by default).")] = [],  # noqa: B006
+    engines: Annotated[list[str], typer.Option("--engines", help="Only these (all that are installed by default).")] = [],  # noqa: B006
+    threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each device can do at most, in at most a minute each: for 'predict', where no model was measured yet."""
+    from .console import calibration
+
+    calibration.run(store, words(platforms), words(browsers), words(engines), threads, as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="A name (bert-base-uncased, llama-7b), a config.json or its folder, or an ONNX file.")
+    ] = "",
+    platform: Annotated[str, typer.Option(help="cpu, cuda, openvino, webgpu, ... (every known device by default).")] = "",
+    engine: Annotated[str | None, typer.Option(help="torch, onnxruntime, openvino, onnxruntime-web.")] = None,
+    device: Annotated[str, typer.Option(help="As in a target: default, '1 threads', ...")] = "default",
+    browser: Annotated[str | None, typer.Option(help="chromium, firefox, ...")] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="A machine's hash, or a device of the datasheets: 'NVIDIA A100' (the best known by default)."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items at once.")] = 1,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens (the model's own by default).")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16, bfloat16, int8, int4.")] = "float32",
+    mode: Annotated[str, typer.Option(help="inference or training.")] = "inference",
+    stores: Annotated[list[Path], typer.Option("--store", help="Learn from this store too; repeat it for several.")] = [],  # noqa: B006
+    reference: Annotated[bool, typer.Option(help="Learn from the measurements that come with the program.")] = True,
+    train: Annotated[bool, typer.Option("--train", help="Learn again from the stores, and print how wrong it is.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Store the predictions, marked as predicted, in this store.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict latency, throughput and memory where nothing was measured, with 90 % intervals and how each is known."""
+    from .console import prediction
+
+    if train:
+        prediction.train(stores, reference, as_json=as_json)
+        return
+    asked = prediction.Asked(
+        model, platform, engine, device, browser, machine, batch_size, sequence_length, new_tokens, precision, mode
+    )
+    prediction.show(asked, stores, reference, save, as_json=as_json)
 
 
 @app.command()

@@ -21,6 +21,11 @@ def trained(stores: Sequence[Path], reference: bool) -> Fitted:
     return fitted
 
 
+def keep(stores: Sequence[Path], reference: bool, fitted: Fitted) -> Path:
+    """Put a predictor where ``trained`` finds it for these stores."""
+    return fitted.save(_place(stores, reference))
+
+
 def train_now(stores: Sequence[Path], reference: bool) -> Fitted:
     """Train on the stores as they are. An empty store adds nothing; with no measured cell at all, and no reference, it is a UserError."""
     from .observations import read
