@@ -54,7 +54,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     asked = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    series: dict[str, list[float]] = {"copy of the store": [], "query alone": [], "first view": [], "filter on": [], "filter off": []}
+    series: dict[str, list[float]] = {
+        "copy of the store": [],
+        "query alone": [],
+        "first view": [],
+        "filter on": [],
+        "filter off": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "large.duckdb"
         made = fill(store, asked.launches, asked.samples)
@@ -84,7 +90,9 @@ def main() -> None:
         for name, values in series.items():
             bounds = median_interval(values)
             told = f"95 % interval [{bounds.low:.0f}, {bounds.high:.0f}]" if bounds else "n too small for an interval"
-            print(f"{name:18} median {_median(values):6.0f} ms  {told}, range {min(values):.0f} to {max(values):.0f}, n = {len(values)}")
+            print(
+                f"{name:18} median {_median(values):6.0f} ms  {told}, range {min(values):.0f} to {max(values):.0f}, n = {len(values)}"
+            )
         print(f"first view / query alone: {_median(series['first view']) / _median(series['query alone']):.2f}")
         print(f"aims: first view below {FIRST_VIEW_AIM_MS} ms, filter below {FILTER_AIM_MS} ms")
         _bootstrap(asked.samples)

@@ -104,7 +104,7 @@ def shown(page) -> tuple[int, int]:
 def test_every_view_shows_its_figure_and_its_rows(opened, url: str, file: str, how: str):
     """Served and from disk alike: a figure with marks, a table, buttons to save; an empty view names its command."""
     page = opened(url if how == "served" else file)
-    assert page.locator("#views a").count() == len(VIEWS) + 1
+    assert page.locator("#views a").count() == len(VIEWS) + 2
     for name, view in VIEWS.items():
         show(page, name)
         assert page.text_content("#title") == view.title
@@ -283,6 +283,23 @@ def test_the_console_asks_and_is_refused(opened, url: str, file: str):
     assert 'ipfs-accelerate query "SELECT' in opened(f"{file}#view=sql").text_content("#view")
 
 
+def test_a_recommendation_is_asked_and_linked(opened, url: str, file: str):
+    """Ranked candidates with reasons and a figure; the question is in the address; a misspelled model is a sentence."""
+    page = opened(f"{url}#view=recommend", expect_errors=True)
+    page.fill("[name=model]", "bert")
+    page.select_option("[name=objective]", "memory")
+    page.click(".ask button")
+    page.wait_for_selector("#recommended .xy")
+    assert page.locator("#recommended tbody tr").count() > 3
+    again = opened(page.url)
+    again.wait_for_selector("#recommended .xy")
+    assert again.locator("#recommended tbody").inner_text() == page.locator("#recommended tbody").inner_text()
+    page.fill("[name=model]", "brt")
+    page.click(".ask button")
+    page.locator("#recommended [role=alert]", has_text="did you mean").wait_for()
+    assert "ipfs-accelerate recommend" in opened(f"{file}#view=recommend").text_content("#view")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_theme_follows_the_system_and_the_button(opened, url: str, scheme: str):
     """Page and figure, and the words on the tiles can be read: their ink is the page's."""
@@ -302,7 +319,7 @@ def test_the_theme_follows_the_system_and_the_button(opened, url: str, scheme: s
 def test_a_narrow_screen_does_not_scroll_sideways(opened, url: str):
     """At 390 pixels every view fits; what is wide scrolls in its own frame."""
     page = opened(url, viewport={"width": 390, "height": 844})
-    for name in [*VIEWS, "sql"]:
+    for name in [*VIEWS, "recommend", "sql"]:
         show(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") == 390, name
 
@@ -316,7 +333,7 @@ def test_axe_finds_no_serious_problem(opened, file: str, scheme: str, width: int
     check = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
         .filter((one) => ["serious", "critical"].includes(one.impact))
         .map((one) => [one.id, ...one.nodes.slice(0, 3).map((node) => node.html.slice(0, 120) + node.failureSummary)].join(" | "))"""
-    for name in ["matrix", "verdicts", "cold", "roofline", "progress", "sql"]:
+    for name in ["matrix", "verdicts", "cold", "roofline", "progress", "recommend", "sql"]:
         show(page, name)
         assert page.evaluate(check) == [], name
     show(page, "matrix")
