@@ -242,6 +242,18 @@ class LanguageModel:
             "version": self.browser.version,
         }
 
+    def copy_bytes_per_second(self, size: int = 1 << 26, repeats: int = 8) -> float:
+        """Bytes read and written a second by copies on the device, from the difference between ``repeats`` and one, so that what a
+        readback takes is not in it: what no kernel on this adapter can be expected to exceed by much."""
+
+        def time_ns(count: int) -> int:
+            return self._ask(protocol.TimeCopies(bytes=size, repeats=count), protocol.Timed, "copies")[0].ns
+
+        once, often = min(time_ns(1) for _ in range(3)), min(time_ns(1 + repeats) for _ in range(3))
+        if often <= once:
+            raise LaunchError("inference_failed", f"{repeats} copies of {size} bytes took no time: choose a larger size.")
+        return 2 * size * repeats / (often - once) * 1e9
+
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()
 

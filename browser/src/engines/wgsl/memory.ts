@@ -1,4 +1,5 @@
 // GPU buffers by use, so that the bytes of each use can be told, and a size that the device refuses is said with its numbers.
+import { nowNs } from "../../clock";
 import { ClassifiedError } from "../../failure";
 
 export class Memory {
@@ -53,4 +54,22 @@ export async function read(device: GPUDevice, buffer: GPUBuffer, bytes: number, 
   const copy = staging.getMappedRange().slice(0, bytes);
   staging.destroy();
   return copy;
+}
+
+/** Nanoseconds from a submit of so many copies of a buffer to its end. Buffers are made, and touched once, before. */
+export async function timeCopies({ device }: Memory, bytes: number, repeats: number): Promise<number> {
+  const [source, target] = [0, 1].map(() => device.createBuffer({ size: bytes, usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST }));
+  const submit = async (count: number) => {
+    const encoder = device.createCommandEncoder();
+    for (let time = 0; time < count; time++) encoder.copyBufferToBuffer(source!, 0, target!, 0, bytes);
+    const start = nowNs();
+    device.queue.submit([encoder.finish()]);
+    await read(device, target!, 4, bytes - 4); // a readback ends sooner than onSubmittedWorkDone in some browsers, and is what a token waits for
+    return nowNs() - start;
+  };
+  await submit(1);
+  const ns = await submit(repeats);
+  source!.destroy();
+  target!.destroy();
+  return ns;
 }

@@ -1,7 +1,7 @@
 // Which variants of the kernels an adapter gets, and the constants that follow from its features.
 import type { EngineSpec } from "../../protocol";
 import { ClassifiedError } from "../../failure";
-import type { Part } from "./matrix";
+import { oneShape, type Part } from "./matrix";
 import type { Constants } from "./shader";
 
 export interface Variant {
@@ -65,13 +65,13 @@ export function matvec(part: Part, variant: Variant, epsilon: number, { norm, re
   return {
     workgroups: Math.ceil(rows / (perTeam * (WORKGROUP / variant.lanes))),
     constants: {
-      ...constants,
+      ...oneShape(part),
       ...reduction(variant, perTeam * (swiglu ? 2 : 1)),
       LANES: variant.lanes,
       ROWS: perTeam,
       STREAMS: swiglu ? 2 : 1,
       // What of the vector lies in workgroup memory at a time: about 10 KiB.
-      TILE: Math.min(int8 ? 4096 : 2048, constants["PADDED"] as number),
+      TILE: Math.min(2048, constants["PADDED"] as number),
       EPSILON: epsilon,
       INT8: int8 ? 1 : 0,
       NORM: norm ? 1 : 0,
