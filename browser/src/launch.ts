@@ -1,10 +1,10 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
-import { CAUSE_WAIT_MS } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
+import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
 import type { Open, SampleTimes } from "./protocol";
@@ -13,8 +13,7 @@ export class Launch {
   private graphs: Record<string, GraphBytes> = {};
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
-  private broken: Promise<never> = new Promise(() => {});
-  private brokenBy: unknown = null;
+  private readonly guard = new Guard();
 
   constructor(
     private readonly options: Open,
@@ -23,15 +22,9 @@ export class Launch {
 
   readonly clockResolutionNs = resolutionNs();
 
-  /** `work`, or what broke the device if that comes first; never called again on a broken device, where engines hang. */
-  async guarded<T>(work: () => Promise<T>): Promise<T> {
-    if (this.brokenBy) throw this.brokenBy;
-    try {
-      return await Promise.race([work(), this.broken]);
-    } catch (error) {
-      await Promise.race([this.broken, new Promise((resolve) => setTimeout(resolve, CAUSE_WAIT_MS))]);
-      throw error;
-    }
+  /** `work`, or what broke the device if that comes first. */
+  guarded<T>(work: () => Promise<T>): Promise<T> {
+    return this.guard.run(work);
   }
 
   async fetch(): Promise<number> {
@@ -48,10 +41,7 @@ export class Launch {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
     const ns = nowNs() - start;
-    if (this.runtime.device) {
-      this.broken = this.runtime.device.broken;
-      this.broken.catch((error: unknown) => (this.brokenBy = error));
-    }
+    this.guard.watch(this.runtime.device);
     return ns;
   }
 
@@ -100,7 +90,7 @@ export class Launch {
       cross_origin_isolated: self.crossOriginIsolated,
       hardware_concurrency: navigator.hardwareConcurrency,
       device: device?.facts ?? null,
-      device_peak_bytes: device?.peakBytes?.() ?? null,
+      device_peak_bytes: device?.bytes?.().peak ?? null,
     };
   }
 
@@ -108,7 +98,7 @@ export class Launch {
   async loseDevice(): Promise<void> {
     if (!this.runtime?.device) throw new Error("There is no device to lose.");
     this.runtime.device.lose();
-    await this.broken.catch(() => {});
+    await this.guard.untilBroken();
   }
 
   private get started(): OnnxRuntime {

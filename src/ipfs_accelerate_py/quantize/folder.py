@@ -119,6 +119,7 @@ class _Run:
         self.plan = Plan(
             {name: Format(bits, self.request.group_size) for name, bits in facts["bits"].items()}, facts["sensitivity"]
         )
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space()
         maker = ShardMaker(
             self.source, self.plan, self.request.solver, self.device, self.windows, self._read_made, self._heard("quantising")
@@ -157,7 +158,6 @@ class _Run:
                 return {"request": asked, "plan": found["plan"], "shards": shards, "tensors": found["tensors"]}
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise UserError(f"'{self.folder}' is there already and holds something else: name another folder with --output.")
-        self.folder.mkdir(parents=True, exist_ok=True)
         return {"request": asked, "shards": {}, "tensors": {}}
 
     def _save(self) -> None:

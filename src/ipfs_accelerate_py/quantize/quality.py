@@ -47,17 +47,12 @@ def perplexity(
     """
     import torch
 
-    stream = LayerStream(config, windows, read, device, "sdpa" if cache is None else _registered(cache))
-    for layer in range(int(config["num_hidden_layers"])):
-        on_layer(layer)
-        stream.advance(stream.layer(layer, read))
-    head = "lm_head.weight" if "lm_head.weight" in architecture.shapes(config) else "model.embed_tokens.weight"
-    output = torch.from_numpy(read(head)).to(device)
-    norm = stream.norm(read)
+    attention = "sdpa" if cache is None else _registered(cache)
+    hidden, norm, output = _final(config, windows, read, device, attention, on_layer)
     targets = torch.from_numpy(windows[:, skipped:]).to(device)
     nats = []
     with torch.inference_mode():
-        for states, labels in zip(stream.hidden, targets, strict=True):
+        for states, labels in zip(hidden, targets, strict=True):
             kept = norm(states[skipped - 1 : -1].to(device))
             losses = [
                 torch.nn.functional.cross_entropy((part @ output.T).float(), wanted, reduction="none")
@@ -65,6 +60,29 @@ def perplexity(
             ]
             nats.append(float(torch.cat(losses).double().mean()))
     return Quality(np.array(nats), targets.numel())
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine similarity of the logits of two sets of weights over positions; ``tokens`` says on what."""
+
+    mean: float
+    least: float
+    tokens: str
+
+
+def logit_cosine(config: Mapping[str, Any], read: Read, other: Read, device: str = "cpu", seed: int = 0) -> Cosine:
+    """How near the logits of two sets of weights are, on seeded random tokens: 4 windows of 64, every position."""
+    import torch
+
+    windows = np.random.default_rng(seed).integers(0, int(config["vocab_size"]), (4, 64))
+    found = []
+    for weights in (read, other):
+        states, norm, output = _final(config, windows, weights, device, "sdpa")
+        with torch.inference_mode():
+            found.append(norm(states.to(device)).flatten(0, 1) @ output.T)
+    cosine = torch.nn.functional.cosine_similarity(found[0], found[1], dim=-1)
+    return Cosine(float(cosine.mean()), float(cosine.min()), f"{windows.size} seeded random tokens")
 
 
 def paired_ratio(quantised: Quality, reference: Quality) -> tuple[float, float, float]:
@@ -77,6 +95,25 @@ def paired_ratio(quantised: Quality, reference: Quality) -> tuple[float, float, 
         return math.exp(middle), 0.0, math.inf
     half = float(t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / math.sqrt(len(difference)))
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+def _final(
+    config: Mapping[str, Any],
+    windows: np.ndarray,
+    read: Read,
+    device: str,
+    attention: str,
+    on_layer: Callable[[int], None] = lambda layer: None,
+) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """States after the last layer [windows, length, hidden_size], the norm that follows, and the output matrix."""
+    import torch
+
+    stream = LayerStream(config, windows, read, device, attention)
+    for layer in range(int(config["num_hidden_layers"])):
+        on_layer(layer)
+        stream.advance(stream.layer(layer, read))
+    head = "lm_head.weight" if "lm_head.weight" in architecture.shapes(config) else "model.embed_tokens.weight"
+    return stream.hidden, stream.norm(read), torch.from_numpy(read(head)).to(device)
 
 
 def _registered(cache: CacheFormat) -> str:

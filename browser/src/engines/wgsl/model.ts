@@ -169,7 +169,7 @@ export class LanguageModel {
       variant: { ...variant, activations: this.variant.int8 ? "int8" : "float" },
       buffers_bytes: this.memory.bytesByUse,
       total_bytes: Object.values(this.memory.bytesByUse).reduce((sum, bytes) => sum + bytes, 0),
-      peak_bytes: this.device.peakBytes?.() ?? null,
+      peak_bytes: this.device.bytes?.().peak ?? null,
       pipelines: this.pipelines.compiled,
       readback_ns: this.readbackNs,
       dispatches_per_token: this.decoder.dispatches(Math.max(1, this.cache.length)),
