@@ -1,5 +1,6 @@
 // GPU buffers by use, so that the bytes of each use can be told, and a size that the device refuses is said with its numbers.
 import { nowNs } from "../../clock";
+import { mapForReading, type Readback } from "../../wake";
 import { ClassifiedError } from "../../failure";
 
 export class Memory {
@@ -45,12 +46,12 @@ export class Memory {
 }
 
 /** Bytes of a buffer, read back through one that is made for it. */
-export async function read(device: GPUDevice, buffer: GPUBuffer, bytes: number, offset = 0): Promise<ArrayBuffer> {
+export async function read(device: GPUDevice, buffer: GPUBuffer, bytes: number, offset = 0, readback: Readback = "plain"): Promise<ArrayBuffer> {
   const staging = device.createBuffer({ size: Math.ceil(bytes / 4) * 4, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
   device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
+  await mapForReading(device, staging, readback);
   const copy = staging.getMappedRange().slice(0, bytes);
   staging.destroy();
   return copy;
