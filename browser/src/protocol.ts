@@ -104,6 +104,7 @@ export interface EngineSpec {
   recent_tokens: number;
   prefill_tokens: number;
   activations: "float" | "int8";
+  prefill_arithmetic: "float32" | "float16";
   subgroups: boolean | null;
   attention_workgroups: number;
 }

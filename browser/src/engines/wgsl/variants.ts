@@ -7,6 +7,8 @@ import type { Constants } from "./shader";
 export interface Variant {
   subgroups: boolean;
   int8: boolean;
+  /** Of the tiles of matrix-matrix products. */
+  element: "f32" | "f16";
   software: boolean;
   /** Invocations that share a row of a matrix-vector product: no fewer than a subgroup has. */
   lanes: number;
@@ -29,9 +31,13 @@ export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | n
   const int8 = spec.activations === "int8";
   if (int8 && !navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"))
     throw new ClassifiedError("unsupported", "This browser's WGSL has no packed_4x8_integer_dot_product, which int8 activations need: use float.");
+  const half = spec.prefill_arithmetic === "float16";
+  if (half && !device.features.has("shader-f16"))
+    throw new ClassifiedError("unsupported", "This adapter lacks shader-f16, which float16 arithmetic needs: use float32.");
   return {
     subgroups,
     int8,
+    element: half ? "f16" : "f32",
     software,
     lanes: subgroups ? Math.max(32, largest) : 32,
     tokens: software ? 1 : 4,
