@@ -104,6 +104,7 @@ export interface EngineSpec {
   recent_tokens: number;
   prefill_tokens: number;
   activations: "float" | "int8";
+  prefill_arithmetic: "float32" | "float16";
   subgroups: boolean | null;
   attention_workgroups: number;
 }
@@ -296,6 +297,13 @@ export interface InspectLanguageModel {
   id: number;
 }
 
+export interface TimeCopies {
+  type: "TimeCopies";
+  id: number;
+  bytes: number;
+  repeats: number;
+}
+
 export interface RunKernel {
   type: "RunKernel";
   id: number;
@@ -403,9 +411,9 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 

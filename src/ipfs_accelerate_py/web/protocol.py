@@ -226,6 +226,15 @@ class InspectLanguageModel(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeCopies(Message):
+    """Copy one buffer of ``bytes`` to another ``repeats`` times in one submit: the floor of a benchmark. Answer: Timed, until the device
+    is done."""
+
+    bytes: int
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunKernel(Message):
     """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
     ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
@@ -376,6 +385,7 @@ LANGUAGE_MODEL_REQUESTS = (
     TruncateCache,
     ComputeLogits,
     InspectLanguageModel,
+    TimeCopies,
     RunKernel,
 )
 
