@@ -20,6 +20,7 @@ await build({
   outExtension: { ".js": ".mjs" },
   conditions: ["onnxruntime-web-use-extern-wasm"],
   legalComments: "linked",
+  loader: { ".wgsl": "text" },
   logLevel: "info",
 });
 await copyFile(new URL("src/index.html", here), new URL("index.html", out));

@@ -3,6 +3,8 @@ import { adapterFacts } from "./capabilities";
 import { ClassifiedError } from "./failure";
 import type { Open } from "./protocol";
 
+export type GpuChoice = Pick<Open, "power_preference" | "software_adapter" | "precision">;
+
 export interface Device {
   facts: Record<string, unknown>;
   /** Rejects when the device is lost or reports an error of its own. */
@@ -20,7 +22,7 @@ export const CAUSE_WAIT_MS = 250;
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
 const wanted: readonly string[] = ["shader-f16", "subgroups"];
 
-export async function openGpu({ power_preference, software_adapter, precision }: Open): Promise<Device> {
+export async function openGpu({ power_preference, software_adapter, precision }: GpuChoice): Promise<Device> {
   if (!("gpu" in navigator)) throw new ClassifiedError("unsupported", "This browser has no WebGPU (navigator.gpu does not exist).");
   const adapter = await navigator.gpu.requestAdapter({
     ...(power_preference ? { powerPreference: power_preference } : {}),

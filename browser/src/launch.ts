@@ -68,6 +68,10 @@ export class Launch {
     return ns;
   }
 
+  prepare(): Promise<Record<string, unknown>> {
+    throw new Error("later");
+  }
+
   iterate(): Promise<Iteration> {
     if (!this.model) throw new Error("The model is not compiled yet.");
     return this.model.iterate();

@@ -27,6 +27,40 @@ export interface GenerationSpec {
   prompt: readonly number[] | null;
 }
 
+export interface AudioSpec {
+  input: string;
+  kind: "whisper" | "decibels" | "waveform";
+  rate: number;
+  samples: number;
+  row_step: number;
+  padding: "zeros" | "repeat";
+  standardise: boolean;
+  fusion: boolean;
+  window: number;
+  hop: number;
+  mels: number;
+  mel_scale: "slaney" | "htk";
+  minimum_hz: number;
+  maximum_hz: number;
+}
+
+export interface ChunkSpec {
+  bytes: number;
+  digests: Record<string, readonly string[]>;
+}
+
+export interface Optimizations {
+  precompilation: boolean;
+  gpu_audio: boolean;
+  parallel_loading: boolean;
+  readback: "plain" | "woken" | "auto";
+  audio: AudioSpec | null;
+  sample_rate: number;
+  chunks: ChunkSpec | null;
+  keep: boolean;
+  tuned: Record<string, number>;
+}
+
 export interface SampleTimes {
   total_ns: number;
   token_ns: readonly number[];
@@ -49,6 +83,7 @@ export interface Open {
   dimensions: Record<string, number>;
   graphs: Record<string, GraphSpec>;
   generation: GenerationSpec | null;
+  optimizations: Optimizations;
 }
 
 export interface Fetch {
@@ -90,6 +125,41 @@ export interface Inspect {
 export interface LoseDevice {
   type: "LoseDevice";
   id: number;
+}
+
+export interface Prepare {
+  type: "Prepare";
+  id: number;
+}
+
+export interface AudioFeatures {
+  type: "AudioFeatures";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  where: "gpu" | "cpu";
+  threads: number;
+  repeats: number;
+  crops: readonly number[];
+}
+
+export interface CompileKernels {
+  type: "CompileKernels";
+  id: number;
+}
+
+export interface TryReadback {
+  type: "TryReadback";
+  id: number;
+  rounds: number;
+}
+
+export interface Tune {
+  type: "Tune";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  budget_ms: number;
 }
 
 export interface Done {
@@ -142,7 +212,7 @@ export interface Console {
   text: string;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | AudioFeatures | CompileKernels | TryReadback | Tune;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console;
 

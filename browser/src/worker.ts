@@ -5,6 +5,7 @@ import { ClassifiedError, classify } from "./failure";
 import { decode, encode, type HostTensors } from "./frames";
 import { Launch } from "./launch";
 import type { Console, ErrorClass, Reply, Request } from "./protocol";
+import { workshop } from "./workshop";
 
 const send = (reply: Reply, tensors?: HostTensors) => {
   const frame = encode(reply, tensors);
@@ -55,6 +56,13 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Counted", id, nodes: await current().count() }];
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
+    case "Prepare":
+      return [{ type: "Facts", id, facts: await current().prepare() }];
+    case "AudioFeatures":
+    case "CompileKernels":
+    case "TryReadback":
+    case "Tune":
+      return workshop(request, inputs);
     case "LoseDevice":
       await current().loseDevice();
       return [{ type: "Done", id }];

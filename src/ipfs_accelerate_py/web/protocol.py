@@ -65,6 +65,58 @@ class GenerationSpec:
 
 
 @dataclass(frozen=True)
+class AudioSpec:
+    """The front end that makes the float32 graph input ``input`` from recordings; rows of ``samples`` samples at ``rate`` Hz.
+
+    ``kind``: ``whisper`` (log-mel within 8 decades of the row's peak, [rows, mels, frames]), ``decibels`` (CLAP, [rows, 1 or with fusion 4,
+    frames, mels]), ``waveform`` (wav2vec2, [rows, samples], each recording at mean 0 and variance 1 with ``standardise``). A longer
+    recording is cut every ``row_step`` samples, or only its beginning is taken where that is 0. ``mel_scale`` slaney has filters of area 1.
+    """
+
+    input: str
+    kind: Literal["whisper", "decibels", "waveform"]
+    rate: int
+    samples: int
+    row_step: int
+    padding: Literal["zeros", "repeat"] = "zeros"
+    standardise: bool = False
+    fusion: bool = False
+    window: int = 400
+    hop: int = 160
+    mels: int = 80
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    minimum_hz: float = 0.0
+    maximum_hz: float = 8000.0
+
+
+@dataclass(frozen=True)
+class ChunkSpec:
+    """How files are cut for loading: every chunk but a file's last has ``bytes`` bytes; SHA-256 of each chunk, by file."""
+
+    bytes: int
+    digests: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Optimizations:
+    """Switches of the page, all off by default: see docs/web-optimizations.md.
+
+    With ``audio`` the inputs hold recordings (``samples`` float32, ``lengths`` int32) at ``sample_rate`` Hz in place of ``audio.input``.
+    ``keep`` stores chunks in the browser's cache. ``tuned`` are workgroup sizes by kernel that were found on this adapter.
+    """
+
+    precompilation: bool = False
+    gpu_audio: bool = False
+    parallel_loading: bool = False
+    readback: Literal["plain", "woken", "auto"] = "plain"
+    audio: AudioSpec | None = None
+    sample_rate: int = 0
+    chunks: ChunkSpec | None = None
+    keep: bool = False
+    tuned: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SampleTimes:
     """``total_ns`` of one iteration; ``token_ns`` is the time from its start at which each token was known."""
 
@@ -100,6 +152,7 @@ class Open(Message):
     dimensions: dict[str, int]
     graphs: dict[str, GraphSpec]
     generation: GenerationSpec | None
+    optimizations: Optimizations = Optimizations()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +193,44 @@ class Inspect(Message):
 @dataclass(frozen=True, kw_only=True)
 class LoseDevice(Message):
     """Destroy the GPU device or the WebNN context: how a lost device is provoked in tests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Message):
+    """Fetch, load and compile as ``Open.optimizations`` says, overlapped where it says so; the reply's facts tell when what happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFeatures(Message):
+    """Features of the recordings in the tensors, made ``repeats`` times; ``crops`` are the three fractions that place a fusion's crops."""
+
+    audio: AudioSpec
+    sample_rate: int
+    where: Literal["gpu", "cpu"]
+    threads: int = 64
+    repeats: int = 1
+    crops: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileKernels(Message):
+    """Compile every audio kernel in every variant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryReadback(Message):
+    """Time a small readback, plain and woken in turn."""
+
+    rounds: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Message):
+    """Find the fastest workgroup size of the audio front end for the recordings in the tensors, within ``budget_ms``."""
+
+    audio: AudioSpec
+    sample_rate: int
+    budget_ms: int = 4000
 
 
 # Replies and events, page to Python.
@@ -194,8 +285,11 @@ class Console(Message):
     text: str
 
 
-TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, SampleTimes)
-REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, AudioSpec, ChunkSpec, Optimizations, SampleTimes)
+REQUESTS = (
+    *(Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice),
+    *(Prepare, AudioFeatures, CompileKernels, TryReadback, Tune),
+)
 REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
 
 
@@ -268,7 +362,7 @@ def _typescript(hint: Any) -> str:
         return f"readonly ({inner})[]" if "|" in inner else f"readonly {inner}[]"
     if origin is dict:
         return f"Record<string, {_typescript(arguments[1])}>"
-    simple: dict[Any, str] = {str: "string", int: "number", bool: "boolean", Any: "unknown", type(None): "null"}
+    simple: dict[Any, str] = {str: "string", int: "number", float: "number", bool: "boolean", Any: "unknown", type(None): "null"}
     return simple.get(hint) or hint.__name__
 
 
