@@ -51,11 +51,12 @@ export class Generator implements Model {
     return new Generator(runtime, new_tokens, prompt, emptyCache, decoderFeeds, prefill, step, before);
   }
 
-  async iterate(): Promise<Iteration> {
+  async iterate(limit = this.newTokens): Promise<Iteration> {
     const [batch] = this.prompt.shape as [number];
-    const ids = new BigInt64Array(batch * this.newTokens);
+    const newTokens = Math.min(limit, this.newTokens);
+    const ids = new BigInt64Array(batch * newTokens);
     const token_ns: number[] = [];
-    const outputs: HostTensors = { token_ids: { dtype: "int64", shape: [batch, this.newTokens], data: ids } };
+    const outputs: HostTensors = { token_ids: { dtype: "int64", shape: [batch, newTokens], data: ids } };
     let bytesReadBack = 0;
     let cache = this.emptyCache;
     let input = this.prompt;
@@ -65,7 +66,7 @@ export class Generator implements Model {
     const states: Tensors = {};
     try {
       for (const { session, feeds } of this.before) Object.assign(states, await session.run(feeds));
-      for (let token = 0; token < this.newTokens; token++) {
+      for (let token = 0; token < newTokens; token++) {
         const positions = Int32Array.from({ length: input.shape[1]! }, (_, index) => position + index);
         const feeds = {
           ...this.decoderFeeds,
@@ -75,26 +76,31 @@ export class Generator implements Model {
           positions: this.runtime.hostTensor({ dtype: "int32", shape: [positions.length], data: positions }),
         };
         const { logits, ...present } = (await (token === 0 ? this.prefill : this.step).run(feeds)) as Tensors;
-        this.release(cache);
+        this.forget(cache);
         cache = Object.fromEntries(Object.entries(present).map(([name, tensor]) => [name.replace("present.", "past."), tensor]));
         const scores = toHost(logits!);
         const next = greatest(scores);
         token_ns.push(nowNs() - start);
-        next.forEach((id, row) => (ids[row * this.newTokens + token] = id));
+        next.forEach((id, row) => (ids[row * newTokens + token] = id));
         bytesReadBack += scores.data.byteLength;
         if (token === 0) outputs["logits"] = scores;
         position += positions.length;
         input = { dtype: "int64", shape: [batch, 1], data: next };
       }
     } finally {
-      this.release(cache);
+      this.forget(cache);
       Object.values(states).forEach((tensor) => tensor.dispose());
     }
     return { times: { total_ns: token_ns.at(-1)!, token_ns }, outputs, bytesReadBack };
   }
 
+  async release(): Promise<void> {
+    Object.values(this.emptyCache).forEach((tensor) => tensor.dispose());
+    for (const session of new Set([this.prefill, this.step, ...this.before.map(({ session }) => session)])) await session.release();
+  }
+
   /** Frees a cache that a run gave; the empty one is used again. */
-  private release(cache: Tensors): void {
+  private forget(cache: Tensors): void {
     if (cache !== this.emptyCache) Object.values(cache).forEach((tensor) => tensor.dispose());
   }
 }

@@ -1,12 +1,13 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
-import { CAUSE_WAIT_MS } from "./devices";
+import { CAUSE_WAIT_MS, type Device } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
+import { prepare } from "./prepare";
 import type { Open, SampleTimes } from "./protocol";
 
 export class Launch {
@@ -48,11 +49,14 @@ export class Launch {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
     const ns = nowNs() - start;
-    if (this.runtime.device) {
-      this.broken = this.runtime.device.broken;
-      this.broken.catch((error: unknown) => (this.brokenBy = error));
-    }
+    this.watch(this.runtime.device);
     return ns;
+  }
+
+  private watch(device: Device | null): void {
+    if (!device) return;
+    this.broken = device.broken;
+    this.broken.catch((error: unknown) => (this.brokenBy = error));
   }
 
   async compile(): Promise<number> {
@@ -68,8 +72,11 @@ export class Launch {
     return ns;
   }
 
-  prepare(): Promise<Record<string, unknown>> {
-    throw new Error("later");
+  /** All phases at once, as the switches say; what happened when. */
+  async prepare(): Promise<Record<string, unknown>> {
+    const { runtime, model, report } = await prepare(this.options, this.inputs, (device) => this.watch(device));
+    [this.runtime, this.model] = [runtime, model];
+    return report;
   }
 
   iterate(): Promise<Iteration> {

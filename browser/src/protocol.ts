@@ -46,6 +46,7 @@ export interface AudioSpec {
 
 export interface ChunkSpec {
   bytes: number;
+  sizes: Record<string, number>;
   digests: Record<string, readonly string[]>;
 }
 
@@ -58,6 +59,8 @@ export interface Optimizations {
   sample_rate: number;
   chunks: ChunkSpec | null;
   keep: boolean;
+  zero_bytes: Record<string, number>;
+  runtime_query: string;
   tuned: Record<string, number>;
 }
 
@@ -162,6 +165,12 @@ export interface Tune {
   budget_ms: number;
 }
 
+export interface Evict {
+  type: "Evict";
+  id: number;
+  share: number;
+}
+
 export interface Done {
   type: "Done";
   id: number;
@@ -212,7 +221,7 @@ export interface Console {
   text: string;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | AudioFeatures | CompileKernels | TryReadback | Tune;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console;
 

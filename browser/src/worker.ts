@@ -62,6 +62,7 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
     case "CompileKernels":
     case "TryReadback":
     case "Tune":
+    case "Evict":
       return workshop(request, inputs);
     case "LoseDevice":
       await current().loseDevice();
@@ -73,6 +74,7 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
   Fetch: "load_failed",
   Load: "load_failed",
   Compile: "load_failed",
+  Prepare: "load_failed",
   Count: "load_failed",
   First: "inference_failed",
   Sample: "inference_failed",

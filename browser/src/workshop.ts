@@ -6,7 +6,8 @@ import { recordingsOf } from "./audio/recordings";
 import { nowNs } from "./clock";
 import { openGpu } from "./devices";
 import type { HostTensor, HostTensors } from "./frames";
-import type { AudioFeatures, CompileKernels, Reply, SampleTimes, TryReadback, Tune } from "./protocol";
+import { evict } from "./loading";
+import type { AudioFeatures, CompileKernels, Evict, Reply, SampleTimes, TryReadback, Tune } from "./protocol";
 import { Reader, tryReadback, type Readback } from "./wake";
 import { tuneFrontEnd } from "./autotune";
 
@@ -21,7 +22,7 @@ function device(): Promise<{ gpu: GPUDevice; readback: Readback }> {
   return opened;
 }
 
-export async function workshop(request: AudioFeatures | CompileKernels | TryReadback | Tune, tensors: HostTensors): Promise<[Reply, HostTensors?]> {
+export async function workshop(request: AudioFeatures | CompileKernels | TryReadback | Tune | Evict, tensors: HostTensors): Promise<[Reply, HostTensors?]> {
   const { id } = request;
   switch (request.type) {
     case "CompileKernels":
@@ -30,6 +31,8 @@ export async function workshop(request: AudioFeatures | CompileKernels | TryRead
       return [{ type: "Facts", id, facts: { ...(await tryReadback((await device()).gpu, request.rounds)) } }];
     case "Tune":
       return [{ type: "Facts", id, facts: { ...(await tuneFrontEnd(await device(), request.audio, recordingsOf(tensors, request.sample_rate), request.budget_ms)) } }];
+    case "Evict":
+      return [{ type: "Facts", id, facts: await evict(request.share) }];
     case "AudioFeatures": {
       const { samples, features } = await (request.where === "gpu" ? onGpu : onCpu)(request, tensors);
       return [{ type: "Sampled", id, samples, bytes_read_back: features.data.byteLength }, { features }];

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ def page(request: pytest.FixtureRequest) -> Iterator[Page]:
 
 def config_of(model_class: str, size: str = "tiny") -> Any:
     named = model_classes()[model_class]
-    return named.config(named.sizes[size].arguments)
+    return named.config(named.sizes[size].config)
 
 
 def waves(*lengths: int, rate: int = 16_000) -> list[np.ndarray]:
@@ -42,7 +42,9 @@ def waves(*lengths: int, rate: int = 16_000) -> list[np.ndarray]:
     ]
 
 
-def features(page: Page, spec: protocol.AudioSpec, recordings: list[np.ndarray], where: str = "gpu", **options: Any) -> np.ndarray:
+def features(
+    page: Page, spec: protocol.AudioSpec, recordings: list[np.ndarray], where: str = "gpu", **options: Any
+) -> np.ndarray:
     """What the page makes of the recordings."""
     rate = options.pop("sample_rate", spec.rate)
     request = protocol.AudioFeatures(audio=spec, sample_rate=rate, where=where, **options)  # type: ignore[arg-type]
@@ -69,7 +71,7 @@ def whisper_spec(seconds: int) -> protocol.AudioSpec:
 def whisper_features(spec: protocol.AudioSpec, rows: list[np.ndarray]) -> np.ndarray:
     from transformers import WhisperFeatureExtractor
 
-    extractor = WhisperFeatureExtractor(feature_size=spec.mels, chunk_length=spec.samples / 16_000)
+    extractor = WhisperFeatureExtractor(feature_size=spec.mels, chunk_length=spec.samples // 16_000)
     return np.asarray(extractor(rows, sampling_rate=16_000, return_tensors="np")["input_features"])
 
 
@@ -217,9 +219,11 @@ def test_tuning_stays_in_its_budget_and_says_what_it_tried(page: Page):
     """Every candidate that was tried has its times; with no time at all the default stays."""
     spec = whisper_spec(1)
     tensors = {"samples": waves(16_000)[0], "lengths": np.array([16_000], np.int32)}
-    ask: Callable[[int], dict[str, Any]] = lambda budget: page.ask(
-        protocol.Tune(audio=spec, sample_rate=16_000, budget_ms=budget), protocol.Facts, "tuning", LIMIT_S, tensors
-    )[0].facts
+
+    def ask(budget_ms: int) -> dict[str, Any]:
+        request = protocol.Tune(audio=spec, sample_rate=16_000, budget_ms=budget_ms)
+        return page.ask(request, protocol.Facts, "tuning", LIMIT_S, tensors)[0].facts
+
     tuned = ask(60_000)
     assert not tuned["cut_short"]
     assert {int(size) for size in tuned["candidates_ns"]} == {32, 64, 128, 256}

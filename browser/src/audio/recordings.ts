@@ -2,6 +2,7 @@
 import { ClassifiedError } from "../failure";
 import type { HostTensors } from "../frames";
 import type { AudioSpec } from "../protocol";
+import { resampledLength, resampler } from "./filters";
 
 /** Mono recordings one after the other, full scale at 1. */
 export interface Recordings {
@@ -43,6 +44,12 @@ export function rowsOf(lengths: readonly number[], { samples, row_step }: AudioS
     offset += length;
   });
   return rows;
+}
+
+/** Rows of recordings that come at another rate than the model's. */
+export function resampledRows({ lengths, rate }: Recordings, spec: AudioSpec): Row[] {
+  const { up, down } = resampler(rate, spec.rate);
+  return rowsOf(rate === spec.rate ? lengths : lengths.map((length) => resampledLength(length, { up, down })), spec);
 }
 
 /** Samples of a row that are not zero padding: the recording, repeated as often as it fits where `padding` is "repeat". */

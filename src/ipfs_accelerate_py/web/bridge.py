@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -46,10 +47,19 @@ class Bridge:
     """A server on a free port of 127.0.0.1 in a thread of its own; use it as a context manager.
 
     ``files`` are the names in ``folder`` that the page may fetch from ``model/``; nothing else of the folder is served.
+    ``port`` is taken where it is free, 0 for any. ``wrap`` is put around the server's application (ASGI), see shaped_link.py.
     ``allow_eval`` lets the page's scripts make functions from text, which ONNX Runtime's WebNN provider does.
     """
 
-    def __init__(self, folder: Path | None = None, files: Collection[str] = (), *, allow_eval: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        files: Collection[str] = (),
+        *,
+        allow_eval: bool = False,
+        port: int = 0,
+        wrap: Callable[[Any], Any] = lambda application: application,
+    ) -> None:
         if not (STATIC / "index.html").is_file():
             raise UnavailableError("The browser runtime is not built.", "Run: npm ci && npm run build in the folder browser.")
         self._files = {name: folder / name for name in files} if folder else {}
@@ -63,14 +73,14 @@ class Bridge:
         self._page: WebSocket | None = None
         self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._console: deque[str] = deque(maxlen=50)
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._socket = _listen(port)
         self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self.origin = f"http://{self.host}"
         self.url = f"{self.origin}/#token={self._token}"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._application(),
+                wrap(self._application()),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -245,6 +255,15 @@ class Bridge:
         for reply in waiting:
             if not reply.done():
                 reply.set_exception(error)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=64)
+    except OSError:
+        if port == 0:
+            raise
+        return _listen(0)
 
 
 async def _send(page: WebSocket, frame: str | bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -37,7 +37,7 @@ Reply = TypeVar("Reply", bound=Message)
 class Page:
     """The runtime's page in a fresh profile of ``browser``; a context manager. Raises LaunchError (browser_start) if it stays away.
 
-    ``folder``, ``files`` and ``allow_eval`` are those of Bridge, ``adapter`` and ``extra_flags`` those of ``start_browser``.
+    ``folder``, ``files``, ``allow_eval``, ``port`` and ``wrap`` are those of Bridge, ``profile``, ``adapter`` and ``extra_flags`` those of ``start_browser``.
     """
 
     def __init__(
@@ -49,11 +49,16 @@ class Page:
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
         allow_eval: bool = False,
+        profile: Path | None = None,
+        port: int = 0,
+        wrap: Callable[[Any], Any] = lambda application: application,
     ) -> None:
         self.browser = browser
-        self.bridge = Bridge(folder, files, allow_eval=allow_eval).__enter__()
+        self.bridge = Bridge(folder, files, allow_eval=allow_eval, port=port, wrap=wrap).__enter__()
         try:
-            self.process: BrowserProcess = start_browser(browser, self.bridge.url, adapter=adapter, extra_flags=extra_flags)
+            self.process: BrowserProcess = start_browser(
+                browser, self.bridge.url, profile=profile, adapter=adapter, extra_flags=extra_flags
+            )
         except BaseException:  # a full disk, say, is no LaunchError
             self.bridge.close()
             raise

@@ -91,9 +91,10 @@ class AudioSpec:
 
 @dataclass(frozen=True)
 class ChunkSpec:
-    """How files are cut for loading: every chunk but a file's last has ``bytes`` bytes; SHA-256 of each chunk, by file."""
+    """How files are cut for loading: every chunk but a file's last has ``bytes`` bytes; by file, its size and the SHA-256 of each chunk."""
 
     bytes: int
+    sizes: dict[str, int]
     digests: dict[str, tuple[str, ...]]
 
 
@@ -102,7 +103,8 @@ class Optimizations:
     """Switches of the page, all off by default: see docs/web-optimizations.md.
 
     With ``audio`` the inputs hold recordings (``samples`` float32, ``lengths`` int32) at ``sample_rate`` Hz in place of ``audio.input``.
-    ``keep`` stores chunks in the browser's cache. ``tuned`` are workgroup sizes by kernel that were found on this adapter.
+    Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph how
+    many bytes of zeros stand for them. ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are workgroup sizes by kernel that were found on this adapter.
     """
 
     precompilation: bool = False
@@ -113,6 +115,8 @@ class Optimizations:
     sample_rate: int = 0
     chunks: ChunkSpec | None = None
     keep: bool = False
+    zero_bytes: dict[str, int] = field(default_factory=dict)
+    runtime_query: str = ""
     tuned: dict[str, int] = field(default_factory=dict)
 
 
@@ -225,6 +229,13 @@ class TryReadback(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evict(Message):
+    """Remove a share of the kept chunks, as a browser that needs room does: how that is provoked in tests."""
+
+    share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tune(Message):
     """Find the fastest workgroup size of the audio front end for the recordings in the tensors, within ``budget_ms``."""
 
@@ -288,7 +299,7 @@ class Console(Message):
 TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, AudioSpec, ChunkSpec, Optimizations, SampleTimes)
 REQUESTS = (
     *(Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice),
-    *(Prepare, AudioFeatures, CompileKernels, TryReadback, Tune),
+    *(Prepare, AudioFeatures, CompileKernels, TryReadback, Tune, Evict),
 )
 REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
 
@@ -362,7 +373,14 @@ def _typescript(hint: Any) -> str:
         return f"readonly ({inner})[]" if "|" in inner else f"readonly {inner}[]"
     if origin is dict:
         return f"Record<string, {_typescript(arguments[1])}>"
-    simple: dict[Any, str] = {str: "string", int: "number", float: "number", bool: "boolean", Any: "unknown", type(None): "null"}
+    simple: dict[Any, str] = {
+        str: "string",
+        int: "number",
+        float: "number",
+        bool: "boolean",
+        Any: "unknown",
+        type(None): "null",
+    }
     return simple.get(hint) or hint.__name__
 
 
