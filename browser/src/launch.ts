@@ -8,12 +8,14 @@ import { Generator } from "./generation";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
 import { prepare } from "./prepare";
-import type { Open, SampleTimes } from "./protocol";
+import type { PipelineWatch } from "./pipelines";
+import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
 
 export class Launch {
   private graphs: Record<string, GraphBytes> = {};
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
+  private pipelines: PipelineWatch | null = null;
   private broken: Promise<never> = new Promise(() => {});
   private brokenBy: unknown = null;
 
@@ -74,9 +76,14 @@ export class Launch {
 
   /** All phases at once, as the switches say; what happened when. */
   async prepare(): Promise<Record<string, unknown>> {
-    const { runtime, model, report } = await prepare(this.options, this.inputs, (device) => this.watch(device));
-    [this.runtime, this.model] = [runtime, model];
+    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.watch(device));
+    [this.runtime, this.model, this.pipelines] = [runtime, model, watch];
     return report;
+  }
+
+  /** The pipelines that were made since `prepare`, as text. */
+  recorded(): readonly RecordedPipeline[] {
+    return this.pipelines?.recorded ?? [];
   }
 
   iterate(): Promise<Iteration> {

@@ -5,7 +5,7 @@ import { GpuFrontEnd } from "./audio/gpu";
 import { featureShape, recordingsOf, resampledRows, type Recordings } from "./audio/recordings";
 import { nowNs } from "./clock";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
-import type { Device } from "./devices";
+import { openGpu, type Device } from "./devices";
 import { ClassifiedError } from "./failure";
 import { fetchGraph, verify } from "./fetch";
 import type { HostTensor, HostTensors } from "./frames";
@@ -20,6 +20,7 @@ import { tryReadback, type Readback, type Trial } from "./wake";
 export interface Prepared {
   runtime: OnnxRuntime;
   model: Model;
+  watch: PipelineWatch | null;
   /** JSON: marks (ms since navigation), loading, pipelines, readback, components. */
   report: Record<string, unknown>;
 }
@@ -50,13 +51,16 @@ class Preparation {
     this.mark("begin");
     const arriving = parallel ? this.arriving(mainOnly(options.graphs)) : null;
     let graphs: Graphs = arriving?.graphs ?? (await this.fetchAll(mainOnly(options.graphs)));
-    const skeletons = precompilation && parallel ? this.fetchAll(skeletonsOf(options.graphs)) : null;
+    const skeletons = precompilation && parallel && options.optimizations.pipelines.length === 0 ? this.fetchAll(skeletonsOf(options.graphs)) : null;
     skeletons?.catch(() => {}); // awaited below
-    const runtime = await OnnxRuntime.start(options);
+    const device = options.provider === "webgpu" ? await openGpu(options) : null;
+    this.onDevice(device);
+    const watch = device?.gpu ? new PipelineWatch(device.gpu) : null;
+    const ahead = watch && precompilation ? watch.compileAhead(options.optimizations.pipelines) : null;
+    const runtime = await OnnxRuntime.start(options, device ?? undefined);
     this.onDevice(runtime.device);
     this.mark("runtime");
     const gpu = runtime.device?.gpu ?? null;
-    const watch = gpu ? new PipelineWatch(gpu) : null;
     const trial = await this.readback(gpu);
     runtime.readback = trial?.readback ?? "plain";
 
@@ -71,7 +75,11 @@ class Preparation {
       this.mark("compiled");
       graphs = {};
       if (front) started.model = front.wrap(started.model);
-      if (precompilation && !skeletons) {
+      if (ahead) {
+        await ahead;
+        this.mark("compiled_ahead");
+      }
+      if (precompilation && !skeletons && options.optimizations.pipelines.length === 0) {
         await started.model.iterate();
         this.mark("warmed_up");
       }
@@ -79,14 +87,15 @@ class Preparation {
       return {
         runtime,
         model: started.model,
+        watch,
         report: {
           marks_ms: this.marks,
           components: this.components,
           loading: this.loading.report,
           readback: trial,
           front_end: front?.where ?? null,
-          pipelines: watch ? { before_the_weights: before, made: watch.made } : null,
-          switches: { ...options.optimizations, audio: undefined, chunks: undefined },
+          pipelines: watch ? { before_the_weights: before, made: watch.made, ahead_ms: watch.ahead_ms } : null,
+          switches: { ...options.optimizations, audio: undefined, chunks: undefined, pipelines: options.optimizations.pipelines.length },
         },
       };
     } catch (error) {

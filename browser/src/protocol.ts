@@ -50,6 +50,14 @@ export interface ChunkSpec {
   digests: Record<string, readonly string[]>;
 }
 
+export interface RecordedPipeline {
+  label: string;
+  code: string;
+  entry_point: string;
+  constants: Record<string, number>;
+  layout: string;
+}
+
 export interface Optimizations {
   precompilation: boolean;
   gpu_audio: boolean;
@@ -60,6 +68,7 @@ export interface Optimizations {
   chunks: ChunkSpec | null;
   keep: boolean;
   zero_bytes: Record<string, number>;
+  pipelines: readonly RecordedPipeline[];
   runtime_query: string;
   tuned: Record<string, number>;
 }
@@ -132,6 +141,11 @@ export interface LoseDevice {
 
 export interface Prepare {
   type: "Prepare";
+  id: number;
+}
+
+export interface RecordPipelines {
+  type: "RecordPipelines";
   id: number;
 }
 
@@ -221,7 +235,7 @@ export interface Console {
   text: string;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console;
 

@@ -58,6 +58,8 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Facts", id, facts: current().facts() }];
     case "Prepare":
       return [{ type: "Facts", id, facts: await current().prepare() }];
+    case "RecordPipelines":
+      return [{ type: "Facts", id, facts: { pipelines: current().recorded() } }];
     case "AudioFeatures":
     case "CompileKernels":
     case "TryReadback":

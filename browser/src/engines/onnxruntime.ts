@@ -41,15 +41,15 @@ export class OnnxRuntime {
     readonly device: Device | null,
   ) {}
 
-  /** Starts the wasm runtime and gets the device. */
-  static async start(options: Open): Promise<OnnxRuntime> {
+  /** Starts the wasm runtime and gets the device, unless one is `opened` already. */
+  static async start(options: Open, opened?: Device): Promise<OnnxRuntime> {
     const plain = options.provider === "wasm";
     const ort: Ort = plain ? await import("onnxruntime-web/wasm") : await import("onnxruntime-web/webgpu");
     const name = plain ? "ort-wasm-simd-threaded" : "ort-wasm-simd-threaded.asyncify";
     const threads = self.crossOriginIsolated ? (options.threads ?? Math.min(navigator.hardwareConcurrency, 4)) : 1;
     ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = { mjs: new URL(`${name}.mjs${OnnxRuntime.query}`, location.href).href, wasm: new URL(`${name}.wasm${OnnxRuntime.query}`, location.href).href };
-    const device = plain ? null : options.provider === "webgpu" ? await openGpu(options) : await openContext(options);
+    const device = plain ? null : opened ? opened : options.provider === "webgpu" ? await openGpu(options) : await openContext(options);
     await ort.InferenceSession.create(identityModel, { executionProviders: ["wasm"] });
     return new OnnxRuntime(ort, options, threads, device);
   }

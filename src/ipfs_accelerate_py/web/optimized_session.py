@@ -23,7 +23,7 @@ from .browsers import Browser
 from .chunks import CHUNK_BYTES, chunk_spec
 from .page_session import LIMITS_S, Page, _generation, _graph
 from .profiles import KeptProfile, kept_profile
-from .protocol import AudioSpec, Optimizations, Provider
+from .protocol import AudioSpec, Optimizations, Provider, RecordedPipeline
 from .shaped_link import Wrapper, kept_runtime
 from .skeleton import skeleton
 
@@ -32,10 +32,15 @@ CLOSE_WAIT_S = 5.0
 
 @dataclass(frozen=True)
 class Switches:
-    """All off is the usual way. ``precompilation``: shaders compile before the first inference, with ``parallel_loading`` while the
-    weights still arrive; ``gpu_audio``: the front end as compute shaders; ``parallel_loading``: chunks at once, each checked, sessions
-    created as soon as theirs are there, the runtime compressed; ``readback``: how Firefox is made to answer at once (auto: tried on the
-    adapter); ``keep``: a profile that stays, with the model's chunks and the compiled shaders in it."""
+    """All off is the usual way.
+
+    ``precompilation``: shaders compile before the first inference: all at once from the beginning with ``pipelines`` of an earlier session;
+    otherwise with ``parallel_loading`` while the weights still arrive; otherwise by a first pass at the end of loading.
+    ``gpu_audio``: the audio front end as compute shaders.
+    ``parallel_loading``: chunks at once, each checked; sessions are created as soon as theirs are there; the runtime comes compressed.
+    ``readback``: ``woken`` makes Firefox look for finished work at once; ``auto`` tries on the adapter what is faster.
+    ``keep``: a profile that stays, with the model's chunks and the compiled shaders in it.
+    """
 
     precompilation: bool = False
     gpu_audio: bool = False
@@ -77,6 +82,7 @@ class OptimizedSession:
         audio: Audio | None = None,
         link: Wrapper | None = None,
         tuned: dict[str, int] | None = None,
+        pipelines: Sequence[RecordedPipeline] = (),
         chunk_bytes: int = CHUNK_BYTES,
         power_preference: Literal["low-power", "high-performance"] | None = None,
         adapter: str = "auto",
@@ -86,7 +92,7 @@ class OptimizedSession:
         manifest = Manifest.read(options.folder)
         graphs = {name: _graph(graph) for name, graph in manifest.graphs.items()}
         zero_bytes: dict[str, int] = {}
-        if switches.precompilation and switches.parallel_loading and provider == "webgpu":
+        if switches.precompilation and switches.parallel_loading and provider == "webgpu" and not pipelines:
             for name, graph in manifest.graphs.items():
                 made = skeleton(options.folder, graph)
                 graphs[f"skeleton:{name}"] = _graph(made.graph)
@@ -99,6 +105,7 @@ class OptimizedSession:
             zero_bytes=zero_bytes,
             runtime_query=f"?v={_build()[:16]}&gzip" if switches.parallel_loading else "",
             tuned=tuned or {},
+            pipelines=tuple(pipelines) if switches.precompilation else (),
         )
         self._message = protocol.Open(
             provider=provider,
@@ -168,6 +175,11 @@ class OptimizedSession:
     def facts(self) -> dict[str, Any]:
         """What really ran: the engine's version, the adapter and whether it is a software one."""
         return self._page.ask(protocol.Inspect(), protocol.Facts, "inspection", self._limit_s("default"))[0].facts
+
+    def recorded(self) -> list[RecordedPipeline]:
+        """The compute pipelines that were made, for ``pipelines`` of the next session with this model, browser and adapter."""
+        facts = self._page.ask(protocol.RecordPipelines(), protocol.Facts, "recording", self._limit_s("default"))[0].facts
+        return [RecordedPipeline(**pipeline) for pipeline in facts["pipelines"]]
 
     def evict(self, share: float = 1.0) -> dict[str, Any]:
         """Remove a share of the chunks that the browser keeps."""

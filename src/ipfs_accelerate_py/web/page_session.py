@@ -37,7 +37,8 @@ Reply = TypeVar("Reply", bound=Message)
 class Page:
     """The runtime's page in a fresh profile of ``browser``; a context manager. Raises LaunchError (browser_start) if it stays away.
 
-    ``folder``, ``files``, ``allow_eval``, ``port`` and ``wrap`` are those of Bridge, ``profile``, ``adapter`` and ``extra_flags`` those of ``start_browser``.
+    ``folder``, ``files``, ``allow_eval``, ``port`` and ``wrap`` are those of Bridge, ``profile``, ``adapter`` and ``extra_flags`` those of
+    ``start_browser``.
     """
 
     def __init__(

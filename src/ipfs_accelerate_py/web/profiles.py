@@ -82,7 +82,9 @@ def kept_profile(browser: Browser, model: str, limit_bytes: int = LIMIT_BYTES) -
 
 def entries() -> list[Entry]:
     """Kept profiles, the latest used first."""
-    found = [_entry(folder) for folder in root().iterdir() if folder.is_dir() and folder.name[0] != "."] if root().is_dir() else []
+    found = (
+        [_entry(folder) for folder in root().iterdir() if folder.is_dir() and folder.name[0] != "."] if root().is_dir() else []
+    )
     return sorted(found, key=lambda entry: -entry.used)
 
 

@@ -99,12 +99,25 @@ class ChunkSpec:
 
 
 @dataclass(frozen=True)
+class RecordedPipeline:
+    """A compute pipeline as text: WGSL and, as JSON, the entries of its bind group layouts, or "auto"."""
+
+    label: str
+    code: str
+    entry_point: str
+    constants: dict[str, float]
+    layout: str
+
+
+@dataclass(frozen=True)
 class Optimizations:
     """Switches of the page, all off by default: see docs/web-optimizations.md.
 
     With ``audio`` the inputs hold recordings (``samples`` float32, ``lengths`` int32) at ``sample_rate`` Hz in place of ``audio.input``.
-    Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph how
-    many bytes of zeros stand for them. ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are workgroup sizes by kernel that were found on this adapter.
+    Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph
+    how many bytes of zeros stand for them. ``pipelines`` were recorded in an earlier start and are compiled first of all.
+    ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are
+    workgroup sizes by kernel that were found on this adapter.
     """
 
     precompilation: bool = False
@@ -116,6 +129,7 @@ class Optimizations:
     chunks: ChunkSpec | None = None
     keep: bool = False
     zero_bytes: dict[str, int] = field(default_factory=dict)
+    pipelines: tuple[RecordedPipeline, ...] = ()
     runtime_query: str = ""
     tuned: dict[str, int] = field(default_factory=dict)
 
@@ -217,6 +231,11 @@ class AudioFeatures(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordPipelines(Message):
+    """The compute pipelines that were made so far, as RecordedPipeline, for the next start."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompileKernels(Message):
     """Compile every audio kernel in every variant."""
 
@@ -296,10 +315,20 @@ class Console(Message):
     text: str
 
 
-TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, AudioSpec, ChunkSpec, Optimizations, SampleTimes)
+TENSOR_TYPES = (
+    TensorHeader,
+    TensorSpec,
+    GraphSpec,
+    GenerationSpec,
+    AudioSpec,
+    ChunkSpec,
+    RecordedPipeline,
+    Optimizations,
+    SampleTimes,
+)
 REQUESTS = (
     *(Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice),
-    *(Prepare, AudioFeatures, CompileKernels, TryReadback, Tune, Evict),
+    *(Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict),
 )
 REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
 

@@ -52,7 +52,7 @@ def shaped_link(megabits_per_s: float, round_trip_ms: float) -> Wrapper:
 
 
 def kept_runtime(application: Application) -> Application:
-    """Files asked for with ``?v=BUILD`` are kept by the browser for good; with ``&gzip`` the compressed copy that the build made is sent."""
+    """Files asked for with ``?v=BUILD`` are kept by the browser for good; with ``&gzip`` wasm comes as the compressed copy of the build."""
 
     async def kept(scope: Scope, receive: Receive, send: Send) -> None:
         query = scope.get("query_string", b"").decode("latin-1").split("&")
