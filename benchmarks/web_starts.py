@@ -95,7 +95,7 @@ def start(case: Case, made: Prepared, steady: int = STEADY_ITERATIONS) -> dict[s
         case.switches,
         audio=made.audio,
         link=link,
-        pipelines=case.pipelines,
+        pipelines=case.pipelines,  # none of those that earlier runs remembered
     ) as session:
         case.last_report = session.prepare()
         first, _ = session.first()

@@ -13,6 +13,13 @@ export interface Tuned {
   /** Whether the budget ended the search before all candidates had all their rounds. */
   cut_short: boolean;
   search_ms: number;
+  adapter_key: string;
+}
+
+/** Names the adapter, as far as the browser tells, with the features that kernels use. */
+export function adapterKey(facts: Record<string, unknown>): string {
+  const names = ["vendor", "architecture", "device", "description"].map((name) => String(facts[name] ?? "")).filter(Boolean);
+  return [...names, ...(facts["features_used"] as string[])].join(" ") || "unnamed";
 }
 
 const CANDIDATES = [DEFAULT_THREADS, 128, 32, 256];
@@ -21,7 +28,7 @@ const ROUNDS = 5;
 const LEAST_GAIN = 0.05;
 
 /** Candidates in turn, round by round, so that all see the same machine; the default where nothing is clearly faster. */
-export async function tuneFrontEnd({ gpu, readback }: { gpu: GPUDevice; readback: Readback }, spec: AudioSpec, recordings: Recordings, budgetMs: number): Promise<Tuned> {
+export async function tuneFrontEnd({ gpu, readback, key }: { gpu: GPUDevice; readback: Readback; key: string }, spec: AudioSpec, recordings: Recordings, budgetMs: number): Promise<Tuned> {
   const begin = nowNs();
   const left = () => budgetMs - (nowNs() - begin) / 1e6;
   const most = gpu.limits.maxComputeInvocationsPerWorkgroup;
@@ -53,5 +60,6 @@ export async function tuneFrontEnd({ gpu, readback }: { gpu: GPUDevice; readback
     candidates_ns: Object.fromEntries(tried.map(({ threads, times }) => [threads, times])),
     cut_short: tried.length < CANDIDATES.filter((count) => count <= most).length || measured.some(({ times }) => times.length < ROUNDS),
     search_ms: (nowNs() - begin) / 1e6,
+    adapter_key: key,
   };
 }

@@ -3,6 +3,7 @@
 import { CpuFrontEnd } from "./audio/cpu";
 import { GpuFrontEnd } from "./audio/gpu";
 import { featureShape, recordingsOf, resampledRows, type Recordings } from "./audio/recordings";
+import { adapterKey } from "./autotune";
 import { nowNs } from "./clock";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { openGpu, type Device } from "./devices";
@@ -61,10 +62,11 @@ class Preparation {
     this.onDevice(runtime.device);
     this.mark("runtime");
     const gpu = runtime.device?.gpu ?? null;
-    const trial = await this.readback(gpu);
+    const key = device ? adapterKey(device.facts) : null;
+    const trial = await this.readback(gpu, key);
     runtime.readback = trial?.readback ?? "plain";
 
-    const front = audio ? await this.frontEnd(audio, gpu) : null;
+    const front = audio ? await this.frontEnd(audio, gpu, key) : null;
     const inputs = front ? { ...this.inputs, [audio!.input]: front.input } : this.inputs;
     const started: { model: Model | null } = { model: null };
     try {
@@ -92,6 +94,7 @@ class Preparation {
           marks_ms: this.marks,
           components: this.components,
           loading: this.loading.report,
+          adapter_key: key,
           readback: trial,
           front_end: front?.where ?? null,
           pipelines: watch ? { before_the_weights: before, made: watch.made, ahead_ms: watch.ahead_ms } : null,
@@ -151,10 +154,12 @@ class Preparation {
     return { graphs, all };
   }
 
-  private async readback(gpu: GPUDevice | null): Promise<Trial | null> {
+  private async readback(gpu: GPUDevice | null, key: string | null): Promise<Trial | null> {
     const asked: Readback | "auto" = this.options.optimizations.readback;
     if (!gpu) return null;
     if (asked !== "auto") return { readback: asked, plain_ns: [], woken_ns: [] };
+    const known = this.options.optimizations.tuned[`${key}|readback`];
+    if (known !== undefined) return { readback: known ? "woken" : "plain", plain_ns: [], woken_ns: [] };
     const trial = await tryReadback(gpu, 3);
     this.mark("readback_tried");
     return trial;
@@ -188,7 +193,7 @@ class Preparation {
   }
 
   /** The model's audio input, and a model that makes it anew from the recordings in each iteration. */
-  private async frontEnd(spec: AudioSpec, gpu: GPUDevice | null): Promise<FrontEnd> {
+  private async frontEnd(spec: AudioSpec, gpu: GPUDevice | null, key: string | null): Promise<FrontEnd> {
     const { sample_rate, gpu_audio, tuned } = this.options.optimizations;
     const recordings = recordingsOf(this.inputs, sample_rate);
     const rows = resampledRows(recordings, spec).length;
@@ -199,7 +204,7 @@ class Preparation {
     if (taken?.dtype !== "float32")
       throw new ClassifiedError("unsupported", `The audio front end makes float32, and the graph takes ${taken?.dtype ?? "nothing"} as ${spec.input}.`);
     if (gpu_audio && !gpu) throw new ClassifiedError("unsupported", "The audio front end on the GPU needs the webgpu provider.");
-    const made = gpu_audio ? await onGpu(gpu!, spec, recordings, rows, tuned["log_mel"]) : onCpu(spec, recordings);
+    const made = gpu_audio ? await onGpu(gpu!, spec, recordings, rows, tuned[`${key}|log_mel`]) : onCpu(spec, recordings);
     this.mark("front_end");
     return made;
   }

@@ -9,15 +9,15 @@ import type { HostTensor, HostTensors } from "./frames";
 import { evict } from "./loading";
 import type { AudioFeatures, CompileKernels, Evict, Reply, SampleTimes, TryReadback, Tune } from "./protocol";
 import { Reader, tryReadback, type Readback } from "./wake";
-import { tuneFrontEnd } from "./autotune";
+import { adapterKey, tuneFrontEnd } from "./autotune";
 
-let opened: Promise<{ gpu: GPUDevice; readback: Readback }> | null = null;
+let opened: Promise<{ gpu: GPUDevice; readback: Readback; key: string }> | null = null;
 
 /** One device for all requests, and how it is read fastest. */
-function device(): Promise<{ gpu: GPUDevice; readback: Readback }> {
-  opened ??= openGpu({ power_preference: null, software_adapter: false, precision: "float32" }).then(async ({ gpu, broken }) => {
+function device(): Promise<{ gpu: GPUDevice; readback: Readback; key: string }> {
+  opened ??= openGpu({ power_preference: null, software_adapter: false, precision: "float32" }).then(async ({ gpu, broken, facts }) => {
     broken.catch(() => (opened = null)); // the next request gets a new one
-    return { gpu: gpu!, readback: (await tryReadback(gpu!, 3)).readback };
+    return { gpu: gpu!, readback: (await tryReadback(gpu!, 3)).readback, key: adapterKey(facts) };
   });
   return opened;
 }

@@ -180,3 +180,28 @@ def test_another_number_of_rows_is_refused(prepared: Prepared, workload_of: Work
         pytest.raises(LaunchError, match="make 6 rows, and the model was prepared for a batch of 2"),
     ):
         refused.prepare()
+
+
+def test_a_second_start_remembers(product: Path):
+    """What the first start with precompilation recorded, and which readback it found faster, the second one takes without looking."""
+    switches = Switches(precompilation=True, readback="auto")
+    with product_session("firefox", product, switches) as first:
+        report = first.prepare()
+        assert report["pipelines"]["ahead_ms"] == []
+        assert len(report["readback"]["plain_ns"]) == 3
+        assert_product(first.first()[1])
+    with product_session("firefox", product, switches) as second:
+        again = second.prepare()
+        assert len(again["pipelines"]["ahead_ms"]) >= 1
+        assert again["readback"] == {"readback": report["readback"]["readback"], "plain_ns": [], "woken_ns": []}
+        assert_product(second.first()[1])
+
+
+def test_tuning_is_remembered_for_the_adapter():
+    """The found size is kept under the live adapter's own name and the kernel's."""
+    from ipfs_accelerate_py.web.remembered import tuned_numbers
+    from ipfs_accelerate_py.web.tuning import tune_audio
+
+    spec = audio_of("whisper", 1.0).spec
+    found = tune_audio(require("chromium"), spec, seconds=1.0, budget_ms=1)
+    assert tuned_numbers(require("chromium")) == {f"{found['adapter_key']}|log_mel": found["threads"]}

@@ -24,6 +24,7 @@ from .chunks import CHUNK_BYTES, chunk_spec
 from .page_session import LIMITS_S, Page, _generation, _graph
 from .profiles import KeptProfile, kept_profile
 from .protocol import AudioSpec, Optimizations, Provider, RecordedPipeline
+from .remembered import pipeline_key, recorded_pipelines, remember_numbers, remember_pipelines, tuned_numbers
 from .shaped_link import Wrapper, kept_runtime
 from .skeleton import skeleton
 
@@ -67,8 +68,8 @@ class Audio:
 class OptimizedSession:
     """A context manager. Raises LaunchError as PageSession does; ``link`` wraps the server, see shaped_link.py.
 
-    ``options.inputs`` are the model's inputs, without the audio one where ``audio`` is given. ``started_ns`` is when the browser's process
-    was asked for, on ``time.monotonic_ns``.
+    ``options.inputs`` are the model's inputs, without the audio one where ``audio`` is given. ``pipelines`` and ``tuned`` are those that
+    earlier sessions remembered unless given. ``started_ns`` is when the browser's process was asked for, on ``time.monotonic_ns``.
     """
 
     def __init__(
@@ -82,15 +83,26 @@ class OptimizedSession:
         audio: Audio | None = None,
         link: Wrapper | None = None,
         tuned: dict[str, int] | None = None,
-        pipelines: Sequence[RecordedPipeline] = (),
+        pipelines: Sequence[RecordedPipeline] | None = None,
         chunk_bytes: int = CHUNK_BYTES,
         power_preference: Literal["low-power", "high-performance"] | None = None,
         adapter: str = "auto",
     ) -> None:
         self.switches = switches
+        self._browser = browser
         self._limits_s = options.limits_s or LIMITS_S
         manifest = Manifest.read(options.folder)
         graphs = {name: _graph(graph) for name, graph in manifest.graphs.items()}
+        generation = _generation(manifest, workload)
+        shapes = {
+            **{"provider": provider, "precision": manifest.precision, "dimensions": manifest.dimensions},
+            "generation": asdict(generation) if generation else None,
+        }
+        digests = [digest for graph in manifest.graphs.values() for digest in graph.sha256]
+        self._pipeline_key = pipeline_key(browser, adapter, _build(), digests, shapes)
+        if pipelines is None:
+            pipelines = recorded_pipelines(self._pipeline_key) if switches.precompilation else ()
+        self._record = switches.precompilation and not pipelines
         zero_bytes: dict[str, int] = {}
         if switches.precompilation and switches.parallel_loading and provider == "webgpu" and not pipelines:
             for name, graph in manifest.graphs.items():
@@ -104,7 +116,7 @@ class OptimizedSession:
             chunks=chunk_spec(options.folder, manifest.graphs, chunk_bytes) if switches.parallel_loading else None,
             zero_bytes=zero_bytes,
             runtime_query=f"?v={_build()[:16]}&gzip" if switches.parallel_loading else "",
-            tuned=tuned or {},
+            tuned=tuned_numbers(browser) if tuned is None else tuned,
             pipelines=tuple(pipelines) if switches.precompilation else (),
         )
         self._message = protocol.Open(
@@ -116,7 +128,7 @@ class OptimizedSession:
             software_adapter=adapter == "software",
             dimensions=manifest.dimensions,
             graphs=graphs,
-            generation=_generation(manifest, workload),
+            generation=generation,
             optimizations=optimizations,
         )
         self._inputs = {**(options.inputs or {}), **(audio.tensors() if audio else {})}
@@ -161,11 +173,17 @@ class OptimizedSession:
         limit_s = self._limit_s("compile")
         self._page.ask(self._message, protocol.Opened, "open", limit_s, self._inputs)
         report = self._page.ask(protocol.Prepare(), protocol.Facts, "preparing", limit_s)[0].facts
+        trial = report["readback"]
+        if trial and trial["plain_ns"]:
+            remember_numbers(self._browser, {f"{report['adapter_key']}|readback": int(trial["readback"] == "woken")})
         return {**report, "profile": self.profile}
 
     def first(self) -> tuple[Sample, dict[str, np.ndarray]]:
-        """The first inference after preparing, with its outputs."""
+        """The first inference after preparing, with its outputs. With precompilation its pipelines are remembered for later starts."""
         reply, outputs = self._page.ask(protocol.First(), protocol.Sampled, "first inference", self._limit_s("first_inference"))
+        if self._record:
+            remember_pipelines(self._pipeline_key, self.recorded())
+            self._record = False
         return Sample(reply.samples[0].total_ns, reply.samples[0].token_ns), outputs
 
     def samples(self, count: int) -> list[Sample]:

@@ -117,7 +117,7 @@ class Optimizations:
     Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph
     how many bytes of zeros stand for them. ``pipelines`` were recorded in an earlier start and are compiled first of all.
     ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are
-    workgroup sizes by kernel that were found on this adapter.
+    numbers by "adapter|what", of which the page takes its live adapter's: see remembered.py.
     """
 
     precompilation: bool = False
