@@ -240,6 +240,20 @@ def effects(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def warm_up_report(report: dict[str, Any]) -> dict[str, Any]:
+    """The compute pipelines of a start that ``prepare`` reported: ``count``, each with ``label``, ``ms`` (None where the browser compiles
+    behind a call that returns at once) and ``ahead`` (compiled before it was asked for), ``ahead_ms`` of those, how many were there
+    ``before_the_weights``, and the ``profile``: a page cannot see whether the browser's own cache had one. Empty without WebGPU."""
+    pipelines = report["pipelines"] or {"made": [], "ahead_ms": [], "before_the_weights": 0}
+    return {
+        "count": len(pipelines["made"]) + len(pipelines["ahead_ms"]) - sum(made["ahead"] for made in pipelines["made"]),
+        "pipelines": pipelines["made"],
+        "ahead_ms": pipelines["ahead_ms"],
+        "before_the_weights": pipelines["before_the_weights"],
+        "profile": report["profile"],
+    }
+
+
 def _build() -> str:
     stamp = STATIC / "BUILD"
     if not stamp.is_file():
