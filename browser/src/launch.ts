@@ -1,13 +1,13 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
-import { CAUSE_WAIT_MS, type Device } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
+import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
-import { prepare } from "./prepare";
+import { prepare, type Tell } from "./prepare";
 import type { PipelineWatch } from "./pipelines";
 import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
 
@@ -16,8 +16,7 @@ export class Launch {
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
   private pipelines: PipelineWatch | null = null;
-  private broken: Promise<never> = new Promise(() => {});
-  private brokenBy: unknown = null;
+  private readonly guard = new Guard();
 
   constructor(
     private readonly options: Open,
@@ -26,15 +25,9 @@ export class Launch {
 
   readonly clockResolutionNs = resolutionNs();
 
-  /** `work`, or what broke the device if that comes first; never called again on a broken device, where engines hang. */
-  async guarded<T>(work: () => Promise<T>): Promise<T> {
-    if (this.brokenBy) throw this.brokenBy;
-    try {
-      return await Promise.race([work(), this.broken]);
-    } catch (error) {
-      await Promise.race([this.broken, new Promise((resolve) => setTimeout(resolve, CAUSE_WAIT_MS))]);
-      throw error;
-    }
+  /** `work`, or what broke the device if that comes first. */
+  guarded<T>(work: () => Promise<T>): Promise<T> {
+    return this.guard.run(work);
   }
 
   async fetch(): Promise<number> {
@@ -51,14 +44,8 @@ export class Launch {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
     const ns = nowNs() - start;
-    this.watch(this.runtime.device);
+    this.guard.watch(this.runtime.device);
     return ns;
-  }
-
-  private watch(device: Device | null): void {
-    if (!device) return;
-    this.broken = device.broken;
-    this.broken.catch((error: unknown) => (this.brokenBy = error));
   }
 
   async compile(): Promise<number> {
@@ -75,8 +62,8 @@ export class Launch {
   }
 
   /** All phases at once, as the switches say; what happened when. */
-  async prepare(): Promise<Record<string, unknown>> {
-    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.watch(device));
+  async prepare(tell: Tell): Promise<Record<string, unknown>> {
+    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.guard.watch(device), tell);
     [this.runtime, this.model, this.pipelines] = [runtime, model, watch];
     return report;
   }
@@ -118,7 +105,7 @@ export class Launch {
       cross_origin_isolated: self.crossOriginIsolated,
       hardware_concurrency: navigator.hardwareConcurrency,
       device: device?.facts ?? null,
-      device_peak_bytes: device?.peakBytes?.() ?? null,
+      device_peak_bytes: device?.bytes?.().peak ?? null,
     };
   }
 
@@ -126,7 +113,7 @@ export class Launch {
   async loseDevice(): Promise<void> {
     if (!this.runtime?.device) throw new Error("There is no device to lose.");
     this.runtime.device.lose();
-    await this.broken.catch(() => {});
+    await this.guard.untilBroken();
   }
 
   private get started(): OnnxRuntime {

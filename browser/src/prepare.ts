@@ -15,7 +15,7 @@ import { ArraySink, Loader, type LoadingReport } from "./loading";
 import { SinglePass, type Iteration, type Model } from "./model";
 import { OwnReadback } from "./own_readback";
 import { PipelineWatch } from "./pipelines";
-import type { AudioSpec, GraphSpec, Open } from "./protocol";
+import type { AudioSpec, GraphSpec, ModelProgress, Open } from "./protocol";
 import { tryReadback, type Readback, type Trial } from "./wake";
 
 export interface Prepared {
@@ -27,10 +27,13 @@ export interface Prepared {
 }
 
 type Graphs = Record<string, GraphBytes>;
+export type Tell = (event: ModelProgress) => void;
 
-/** `onDevice` is told the device before anything is done with it. */
-export async function prepare(options: Open, inputs: HostTensors, onDevice: (device: Device | null) => void): Promise<Prepared> {
-  const run = new Preparation(options, inputs, onDevice);
+const TELL_EVERY_MS = 50;
+
+/** `onDevice` is told the device before anything is done with it, `tell` where each component is. */
+export async function prepare(options: Open, inputs: HostTensors, onDevice: (device: Device | null) => void, tell: Tell): Promise<Prepared> {
+  const run = new Preparation(options, inputs, onDevice, tell);
   return run.go();
 }
 
@@ -43,6 +46,7 @@ class Preparation {
     private readonly options: Open,
     private readonly inputs: HostTensors,
     private readonly onDevice: (device: Device | null) => void,
+    private readonly tell: Tell,
   ) {}
 
   async go(): Promise<Prepared> {
@@ -127,11 +131,13 @@ class Preparation {
     if (!chunks) throw new ClassifiedError("load_failed", "Parallel loading needs the digests of the files' chunks.");
     const order = Object.entries(specs).sort(([a], [b]) => Number(b === "decoder") - Number(a === "decoder"));
     const sinks = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, new ArraySink(chunks.sizes[name] ?? 0)] as const)));
+    const folders = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, spec.folder] as const)));
     const loader = new Loader(
       [...sinks].map(([name, sink]) => ({ name, sink })),
       chunks,
       keep,
-      (name) => `model/${encodeURIComponent(name)}`,
+      (name) => `model/${folders.get(name) ?? ""}${encodeURIComponent(name)}`,
+      this.progress(specs),
     );
     this.loading.report = loader.report;
     const all = loader.start().then(() => this.mark("fetched"));
@@ -152,6 +158,23 @@ class Preparation {
       }),
     );
     return { graphs, all };
+  }
+
+  /** Tells how far each component is, at most every TELL_EVERY_MS, and when it is complete. */
+  private progress(specs: Record<string, GraphSpec>): (name: string, bytes: number) => void {
+    const components = new Map(Object.entries(specs).flatMap(([component, spec]) => spec.files.map((name) => [name, component] as const)));
+    const loaded: Record<string, number> = {};
+    const told: Record<string, number> = {};
+    return (name, bytes) => {
+      const component = components.get(name)!;
+      const total_bytes = specs[component]!.bytes;
+      const loaded_bytes = (loaded[component] ?? 0) + bytes;
+      loaded[component] = loaded_bytes;
+      const now = performance.now();
+      if (loaded_bytes < total_bytes && now - (told[component] ?? 0) < TELL_EVERY_MS) return;
+      told[component] = now;
+      this.tell({ type: "ModelProgress", id: 0, component, phase: "fetch", loaded_bytes, total_bytes });
+    };
   }
 
   private async readback(gpu: GPUDevice | null, key: string | null): Promise<Trial | null> {

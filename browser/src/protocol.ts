@@ -19,10 +19,17 @@ export interface GraphSpec {
   sha256: readonly string[];
   inputs: readonly TensorSpec[];
   outputs: readonly TensorSpec[];
+  folder: string;
+  bytes: number;
 }
 
 export interface GenerationSpec {
   new_tokens: number;
+  cache_dtype: string;
+  prompt: readonly number[] | null;
+}
+
+export interface ServedGeneration {
   cache_dtype: string;
   prompt: readonly number[] | null;
 }
@@ -139,6 +146,64 @@ export interface LoseDevice {
   id: number;
 }
 
+export interface OpenModel {
+  type: "OpenModel";
+  id: number;
+  model: string;
+  provider: "wasm" | "webgpu" | "webnn";
+  precision: string;
+  threads: number | null;
+  device_type: "cpu" | "gpu" | "npu";
+  power_preference: "low-power" | "high-performance" | null;
+  software_adapter: boolean;
+  graphs: Record<string, GraphSpec>;
+  generation: ServedGeneration | null;
+  parallel: boolean;
+}
+
+export interface Infer {
+  type: "Infer";
+  id: number;
+  model: string;
+}
+
+export interface Decode {
+  type: "Decode";
+  id: number;
+  model: string;
+  new_tokens: number;
+  cache_tokens: number;
+  end_tokens: readonly number[];
+}
+
+export interface CancelRequest {
+  type: "CancelRequest";
+  id: number;
+  request: number;
+}
+
+export interface CloseModel {
+  type: "CloseModel";
+  id: number;
+  model: string;
+}
+
+export interface LoseModelDevice {
+  type: "LoseModelDevice";
+  id: number;
+  model: string;
+}
+
+export interface PageMemory {
+  type: "PageMemory";
+  id: number;
+}
+
+export interface Echo {
+  type: "Echo";
+  id: number;
+}
+
 export interface Prepare {
   type: "Prepare";
   id: number;
@@ -235,9 +300,47 @@ export interface Console {
   text: string;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
+export interface ModelOpened {
+  type: "ModelOpened";
+  id: number;
+  fetch_ns: number;
+  compile_ns: number;
+  facts: Record<string, unknown>;
+}
 
-export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console;
+export interface Inferred {
+  type: "Inferred";
+  id: number;
+  ns: number;
+}
+
+export interface Decoded {
+  type: "Decoded";
+  id: number;
+  token_ns: readonly number[];
+  cancelled: boolean;
+}
+
+export interface ModelProgress {
+  type: "ModelProgress";
+  id: number;
+  component: string;
+  phase: "fetch" | "verify" | "compile";
+  loaded_bytes: number;
+  total_bytes: number;
+}
+
+export interface DecodedToken {
+  type: "DecodedToken";
+  id: number;
+  index: number;
+  token_ids: readonly number[];
+  ns: number;
+}
+
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
+
+export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
 export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_died" | "browser_start" | "browser_crashed" | "gpu_process_crashed" | "device_lost" | "page_error" | "load_failed" | "inference_failed";
 

@@ -275,6 +275,48 @@ def import_(
 
 
 @app.command()
+def run(
+    model: Annotated[
+        str, typer.Argument(help="A class, a published name, a folder or a hub id: bert-base-uncased, ./my-model.")
+    ],
+    text: Annotated[list[str], typer.Option("--text", help="A text; repeat it for a batch.")] = [],  # noqa: B006
+    image: Annotated[list[str], typer.Option("--image", help="An image file.")] = [],  # noqa: B006
+    audio: Annotated[list[str], typer.Option("--audio", help="A recording (wav).")] = [],  # noqa: B006
+    video: Annotated[list[str], typer.Option("--video", help="A video: a folder of its frames as image files.")] = [],  # noqa: B006
+    browser: Annotated[
+        str, typer.Option(help="A key of 'browsers', a path, auto, or attach: one that you open by a printed address.")
+    ] = "auto",
+    platform: Annotated[str, typer.Option(help="webgpu, webnn, wasm or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Bits of the weights: 4, 8, 16, 32, or auto.")] = "auto",
+    size: Annotated[str | None, typer.Option(help="A preset of a model class.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", help="For models that generate.")] = None,
+    recovery: Annotated[str, typer.Option(help="When the browser fails: auto, fallback, retry or abort.")] = "auto",
+    listen: Annotated[
+        str, typer.Option(help="With --browser attach: the address that others may open it at (0.0.0.0: every one).")
+    ] = "127.0.0.1",
+    simulate: Annotated[bool, typer.Option("--simulate", help="No browser: computed here, marked as simulated.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model in a browser on what you give it. Tokens are printed as they come.
+
+    Examples:
+
+      ipfs-accelerate run all-MiniLM-L6-v2 --text "A sentence to embed"
+
+      ipfs-accelerate run llama --size tiny --text "Once" --platform wasm
+    """
+    from .console import run as console
+
+    inputs = {"text": text, "image": image, "audio": audio, "video": video}
+    configuration = {"size": size, "weights": weights}
+    console.run(
+        model, inputs, as_json=as_json, max_new_tokens=max_new_tokens, simulate=simulate, listen=listen, configuration=configuration,
+        browser=browser, platform=platform, precision=precision, recovery=recovery,
+    )  # fmt: skip
+
+
+@app.command()
 def browsers(
     install: Annotated[
         bool, typer.Option("--install", help="Install what is missing, or print the command that does.")

@@ -17,6 +17,9 @@ export interface GraphBytes {
   arriving?: Promise<Uint8Array[]>;
 }
 
+/** What a runtime must know before it has a model. */
+export type RuntimeOptions = Pick<Open, "provider" | "precision" | "threads" | "device_type" | "power_preference" | "software_adapter">;
+
 /** A session: its named dimensions in `dimensions` are fixed, its outputs in `onDevice` stay there, the others come to the CPU. */
 export interface SessionPlan {
   spec: GraphSpec;
@@ -36,13 +39,13 @@ export class OnnxRuntime {
 
   private constructor(
     private readonly ort: Ort,
-    private readonly options: Open,
+    private readonly options: RuntimeOptions,
     readonly threads: number,
     readonly device: Device | null,
   ) {}
 
   /** Starts the wasm runtime and gets the device, unless one is `opened` already. */
-  static async start(options: Open, opened?: Device): Promise<OnnxRuntime> {
+  static async start(options: RuntimeOptions, opened?: Device): Promise<OnnxRuntime> {
     const plain = options.provider === "wasm";
     const ort: Ort = plain ? await import("onnxruntime-web/wasm") : await import("onnxruntime-web/webgpu");
     const name = plain ? "ort-wasm-simd-threaded" : "ort-wasm-simd-threaded.asyncify";
@@ -108,11 +111,11 @@ export class OnnxRuntime {
       const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
       const size = Math.ceil((elements(shape) * elementBytes(dtype)) / 16) * 16; // ONNX Runtime binds whole vec4s
       const buffer = this.device.gpu.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
-      return this.ort.Tensor.fromGpuBuffer(buffer, { dataType: dtype as NonNullable<TensorFromGpuBufferOptions<"float32">["dataType"]>, dims: shape }) as Tensor;
+      return this.ort.Tensor.fromGpuBuffer(buffer, { dataType: dtype as NonNullable<TensorFromGpuBufferOptions<"float32">["dataType"]>, dims: shape, dispose: () => buffer.destroy() }) as Tensor;
     }
     if (this.device?.context) {
       const tensor = await this.device.context.createTensor({ dataType: dtype, shape: [...shape], writable: true });
-      return this.ort.Tensor.fromMLTensor(tensor as never, { dataType: dtype as "float32", dims: shape }) as Tensor;
+      return this.ort.Tensor.fromMLTensor(tensor as never, { dataType: dtype as "float32", dims: shape, dispose: () => tensor.destroy() }) as Tensor;
     }
     return this.hostTensor(zeros(dtype, shape));
   }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from ..models.prepared import Manifest
 from ..platforms.base import OpenOptions, Sample
 from ..spec import Workload
 from . import protocol
-from .bridge import STATIC
 from .browsers import Browser
 from .chunks import CHUNK_BYTES, chunk_spec
-from .page_session import LIMITS_S, Page, _generation, _graph
+from .page_session import LIMITS_S, Page, _generation, graph_spec
 from .profiles import KeptProfile, kept_profile
-from .protocol import AudioSpec, Optimizations, Provider, RecordedPipeline
+from .protocol import AudioSpec, Message, ModelProgress, Optimizations, Provider, RecordedPipeline
 from .remembered import pipeline_key, recorded_pipelines, remember_numbers, remember_pipelines, tuned_numbers
 from .shaped_link import Wrapper, kept_runtime
+from .site import STATIC
 from .skeleton import skeleton
 
 CLOSE_WAIT_S = 5.0
@@ -92,7 +92,7 @@ class OptimizedSession:
         self._browser = browser
         self._limits_s = options.limits_s or LIMITS_S
         manifest = Manifest.read(options.folder)
-        graphs = {name: _graph(graph) for name, graph in manifest.graphs.items()}
+        graphs = {name: graph_spec(graph) for name, graph in manifest.graphs.items()}
         generation = _generation(manifest, workload)
         shapes = {
             **{"provider": provider, "precision": manifest.precision, "dimensions": manifest.dimensions},
@@ -107,7 +107,7 @@ class OptimizedSession:
         if switches.precompilation and switches.parallel_loading and provider == "webgpu" and not pipelines:
             for name, graph in manifest.graphs.items():
                 made = skeleton(options.folder, graph)
-                graphs[f"skeleton:{name}"] = _graph(made.graph)
+                graphs[f"skeleton:{name}"] = graph_spec(made.graph)
                 zero_bytes[name] = made.zero_bytes
         optimizations = Optimizations(
             **asdict(switches),
@@ -168,11 +168,15 @@ class OptimizedSession:
         """``fresh``, ``kept, first start`` or ``kept, started before``."""
         return "fresh" if self._profile is None else f"kept, {'first start' if self._profile.fresh else 'started before'}"
 
-    def prepare(self) -> dict[str, Any]:
-        """Load, compile and whatever the switches add. The report: ``marks_ms`` since navigation, ``loading``, ``pipelines``, ..."""
+    def prepare(self, on_progress: Callable[[ModelProgress], None] | None = None) -> dict[str, Any]:
+        """Load, compile and whatever the switches add. The report: ``marks_ms`` since navigation, ``loading``, ``pipelines``, ...
+
+        ``on_progress`` gets the bytes of each component while ``parallel_loading`` brings them in.
+        """
         limit_s = self._limit_s("compile")
         self._page.ask(self._message, protocol.Opened, "open", limit_s, self._inputs)
-        report = self._page.ask(protocol.Prepare(), protocol.Facts, "preparing", limit_s)[0].facts
+        heard = cast(Callable[[Message], None] | None, on_progress)
+        report = self._page.ask(protocol.Prepare(), protocol.Facts, "preparing", limit_s, on_event=heard)[0].facts
         trial = report["readback"]
         if trial and trial["plain_ns"]:
             remember_numbers(self._browser, {f"{report['adapter_key']}|readback": int(trial["readback"] == "woken")})

@@ -86,12 +86,21 @@ class Page:
         self.process.connected = True
 
     def ask(
-        self, message: Message, kind: type[Reply], phase: str, limit_s: float, tensors: Tensors | None = None
+        self,
+        message: Message,
+        kind: type[Reply],
+        phase: str,
+        limit_s: float,
+        tensors: Tensors | None = None,
+        on_event: Callable[[Message], None] | None = None,
     ) -> tuple[Reply, dict[str, np.ndarray]]:
-        """The reply to ``message``, which must be of ``kind``, and its tensors. Raises LaunchError with what went wrong."""
+        """The reply to ``message``, which must be of ``kind``, and its tensors; ``on_event`` gets what comes before it. Raises
+        LaunchError with what went wrong."""
         try:
             # Not every page notices that its browser's GPU process died: WebNN calls may then never return.
-            frame = self.bridge.request(message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure)
+            frame = self.bridge.request(
+                message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure, on_event=on_event
+            )
         except Disconnected as error:
             raise self._crash(str(error)) from None
         except LaunchError as error:
@@ -158,7 +167,7 @@ class PageSession(RemoteSession):
             power_preference=power_preference,
             software_adapter=software_adapter,
             dimensions=manifest.dimensions,
-            graphs={name: _graph(graph) for name, graph in manifest.graphs.items()},
+            graphs={name: graph_spec(graph) for name, graph in manifest.graphs.items()},
             generation=_generation(manifest, workload),
         )
         try:
@@ -222,11 +231,13 @@ def _sample(times: protocol.SampleTimes) -> Sample:
     return Sample(times.total_ns, times.token_ns)
 
 
-def _graph(graph: Graph) -> protocol.GraphSpec:
+def graph_spec(graph: Graph, folder: str = "") -> protocol.GraphSpec:
+    """The graph as the page is told of it; ``folder`` is what ``Site.share`` gave."""
+
     def specs(tensors: Sequence[TensorInfo]) -> tuple[protocol.TensorSpec, ...]:
         return tuple(protocol.TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)
 
-    return protocol.GraphSpec(graph.files, graph.sha256, specs(graph.inputs), specs(graph.outputs))
+    return protocol.GraphSpec(graph.files, graph.sha256, specs(graph.inputs), specs(graph.outputs), folder, graph.bytes)
 
 
 def _generation(manifest: Manifest, workload: Workload) -> protocol.GenerationSpec | None:

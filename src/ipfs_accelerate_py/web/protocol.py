@@ -47,12 +47,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """``files[0]`` is the ONNX file, the others its external data; ``sha256`` has one digest per file."""
+    """``files[0]`` is the ONNX file, the others its external data; ``sha256`` has one digest per file. ``folder`` is what their
+    address has between ``model/`` and their name; ``bytes`` is their size together."""
 
     files: tuple[str, ...]
     sha256: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    folder: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,14 @@ class Optimizations:
     pipelines: tuple[RecordedPipeline, ...] = ()
     runtime_query: str = ""
     tuned: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServedGeneration:
+    """How a served model decodes; ``prompt`` is None where the request's ``input_ids`` are the prompt."""
+
+    cache_dtype: str
+    prompt: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,73 @@ class Tune(Message):
     budget_ms: int = 4000
 
 
+# Requests to models that stay open and take other inputs each time; several may be in one page, by the names that Python gives them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenModel(Message):
+    """Fetch, check and compile a model; ModelProgress comes meanwhile, ModelOpened at the end. Fields as in Open. With ``parallel``
+    all components are fetched at once, otherwise one after the other."""
+
+    model: str
+    provider: Provider
+    precision: str
+    threads: int | None
+    device_type: Literal["cpu", "gpu", "npu"]
+    power_preference: Literal["low-power", "high-performance"] | None
+    software_adapter: bool
+    graphs: dict[str, GraphSpec]
+    generation: ServedGeneration | None
+    parallel: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infer(Message):
+    """One forward pass of the tensors that come with it."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Message):
+    """Greedy decoding of at most ``new_tokens`` tokens, a DecodedToken each, until every row has come to one of ``end_tokens``.
+    ``cache_tokens`` are the positions of the key-value cache."""
+
+    model: str
+    new_tokens: int
+    cache_tokens: int
+    end_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelRequest(Message):
+    """End the Decode with the id ``request`` after its next token."""
+
+    request: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseModel(Message):
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoseModelDevice(Message):
+    """As LoseDevice, of a served model."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageMemory(Message):
+    """What the page's models and GPU buffers hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Message):
+    """Send the tensors back: how fast the bridge is."""
+
+
 # Replies and events, page to Python.
 
 
@@ -315,22 +393,56 @@ class Console(Message):
     text: str
 
 
-TENSOR_TYPES = (
-    TensorHeader,
-    TensorSpec,
-    GraphSpec,
-    GenerationSpec,
-    AudioSpec,
-    ChunkSpec,
-    RecordedPipeline,
-    Optimizations,
-    SampleTimes,
-)
-REQUESTS = (
-    *(Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice),
-    *(Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict),
-)
-REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
+@dataclass(frozen=True, kw_only=True)
+class ModelProgress(Message):
+    """An event of OpenModel, with its id: where a component is."""
+
+    component: str
+    phase: Literal["fetch", "verify", "compile"]
+    loaded_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOpened(Message):
+    """``facts``: engine_version, threads, device (the adapter's facts; None on wasm)."""
+
+    fetch_ns: int
+    compile_ns: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred(Message):
+    """The outputs are its tensors. ``ns`` is the page's own time, readback included."""
+
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedToken(Message):
+    """An event of Decode, with its id: one token a row, known ``ns`` after the start."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Message):
+    """Its tensors are ``token_ids`` int64 [rows, tokens] and ``logits`` [rows, vocabulary] of the first token."""
+
+    token_ns: tuple[int, ...]
+    cancelled: bool
+
+
+OPTIMIZED = (AudioSpec, ChunkSpec, RecordedPipeline, Optimizations)
+TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED, SampleTimes)
+SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
+OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
+REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice, *SERVING, *OPTIMIZING)
+EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
+REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
 
 
 @dataclass(frozen=True)
@@ -341,33 +453,37 @@ class Frame:
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytes:
-    """The frame: text without tensors, binary with them."""
+def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytearray:
+    """The frame: text without tensors, binary with them. Each tensor is copied once, into its place in the frame."""
     body = {"type": type(message).__name__, **dataclasses.asdict(message)}
     if not tensors:
         return json.dumps(body)
-    headers, chunks, offset = [], [], 0
+    headers, offset = [], 0
     for name, array in tensors.items():
         if array.dtype.name not in DTYPES:
             raise TypeError(f"tensor '{name}' is {array.dtype.name}; the page takes {', '.join(DTYPES)}")
-        data = np.ascontiguousarray(array)
-        headers.append(dataclasses.asdict(TensorHeader(name, array.dtype.name, array.shape, offset, data.nbytes)))
-        padding = -data.nbytes % ALIGNMENT
-        chunks += [data.tobytes(), bytes(padding)]
-        offset += data.nbytes + padding
-    text = json.dumps({**body, "tensors": headers}).encode()
+        headers.append(TensorHeader(name, array.dtype.name, array.shape, offset, array.nbytes))
+        offset += array.nbytes + -array.nbytes % ALIGNMENT
+    text = json.dumps({**body, "tensors": [dataclasses.asdict(header) for header in headers]}).encode()
     text += b" " * (-(4 + len(text)) % ALIGNMENT)
-    return b"".join([struct.pack("<I", len(text)), text, *chunks])
+    frame = bytearray(4 + len(text) + offset)
+    struct.pack_into("<I", frame, 0, len(text))
+    frame[4 : 4 + len(text)] = text
+    for header, array in zip(headers, tensors.values(), strict=True):
+        if array.size:
+            place = np.frombuffer(frame, array.dtype, array.size, 4 + len(text) + header.offset)
+            np.copyto(place.reshape(array.shape), array)
+    return frame
 
 
-def decode(frame: str | bytes) -> Frame:
+def decode(frame: str | bytes | bytearray) -> Frame:
     """The message of a frame that the page sent; ValueError, KeyError or TypeError where it is not one of REPLIES."""
     body, data = frame, memoryview(b"")
-    if isinstance(frame, bytes):
+    if not isinstance(frame, str):
         if len(frame) < 4:
             raise ValueError("a binary frame without a header")
         length = struct.unpack_from("<I", frame)[0]
-        body, data = frame[4 : 4 + length].decode(), memoryview(frame)[4 + length :]
+        body, data = bytes(frame[4 : 4 + length]).decode(), memoryview(frame)[4 + length :]
     fields = json.loads(body)
     if not isinstance(fields, dict):
         raise ValueError("the page sent a message that is no object")
