@@ -48,12 +48,15 @@ export class PipelineWatch {
     const all = recorded.map(async (source) => {
       const key = keyOf(source);
       const start = nowNs();
+      // An error of what no longer fits this browser stays here: otherwise it would count as one of the device.
+      this.device.pushErrorScope("validation");
       const compute = {
         module: this.device.createShaderModule({ label: source.label, code: source.code }),
         ...(source.entry_point ? { entryPoint: source.entry_point } : {}),
         ...(Object.keys(source.constants).length ? { constants: source.constants } : {}),
       };
       const promise = this.original.createComputePipelineAsync({ label: source.label, layout: this.layoutOf(source.layout), compute });
+      void this.device.popErrorScope();
       this.coming.set(key, promise);
       try {
         this.ready.set(key, await promise);
