@@ -18,6 +18,7 @@ from ipfs_accelerate_py.graph import count, describe
 from ipfs_accelerate_py.predict import Predictor
 from ipfs_accelerate_py.predict.ceilings import Ceilings
 from ipfs_accelerate_py.predict.fitted import Fitted, shipped
+from ipfs_accelerate_py.predict.observations import drop_disturbed
 from ipfs_accelerate_py.predict.training import left_out, train
 
 
@@ -220,3 +221,20 @@ def test_a_probe_changes_the_start_of_a_fit() -> None:
     probed = Ceilings("probe", "x", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),), 7e-6, 3e-3)
     assert (with_probe(prior, probed).kernel_s, with_probe(prior, probed).execution_s) == (7e-6, 3e-3)
     assert with_probe(prior, replace(probed, source="datasheet")) == prior
+
+
+def test_a_probe_that_ran_beside_other_work_is_left_out_and_counted() -> None:
+    """Its ceilings are a tenth of what launches on the device reached; the sound probes of the others stay."""
+    evidence = world(devices=2)
+    sound, disturbed = device(0).text, device(1).text
+    evidence.probes[disturbed] = ceilings(0.2)
+    drop_disturbed(evidence)
+    assert set(evidence.probes) == {sound}
+    assert any("it ran beside other work" in warning for warning in evidence.warnings)
+
+
+def test_another_probe_makes_another_version() -> None:
+    """Equal launches with another probe are another predictor."""
+    first, second = world(devices=2), world(devices=2)
+    second.probes[device(9).text] = ceilings(2.5)
+    assert train(first).version == train(world(devices=2)).version != train(second).version

@@ -263,7 +263,12 @@ def train(evidence: Evidence) -> Fitted:
         "probes": len(evidence.probes),
     }
     return Fitted(
-        version=version_of([[cell.key, cell.observation.model, cell.observation.ms] for cell in cells]),
+        version=version_of(
+            [
+                [[cell.key, cell.observation.model, cell.observation.ms] for cell in cells],
+                {key: probe.to_dict() for key, probe in evidence.probes.items()},
+            ]
+        ),
         trained_on=summary,
         devices=devices,
         priors=known.priors,
