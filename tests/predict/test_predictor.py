@@ -17,9 +17,10 @@ from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.graph import count, describe
 from ipfs_accelerate_py.predict import Predictor
 from ipfs_accelerate_py.predict.ceilings import Ceilings
+from ipfs_accelerate_py.predict.evaluation import left_out
 from ipfs_accelerate_py.predict.fitted import Fitted, shipped
 from ipfs_accelerate_py.predict.observations import drop_disturbed
-from ipfs_accelerate_py.predict.training import left_out, train
+from ipfs_accelerate_py.predict.training import train
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_candidates_say_how_they_are_known(fitted: Fitted) -> None:
 
 def test_a_probe_changes_the_start_of_a_fit() -> None:
     """The cost of a kernel and of an execution are the probe's where the launches do not say otherwise."""
-    from ipfs_accelerate_py.predict.training import DEFAULTS, with_probe
+    from ipfs_accelerate_py.predict.kinds import DEFAULTS, with_probe
 
     prior = DEFAULTS["onnxruntime@cpu"]
     probed = Ceilings("probe", "x", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),), 7e-6, 3e-3)
