@@ -86,8 +86,11 @@ async function webnn(): Promise<Record<string, unknown>> {
 }
 
 export async function detect(): Promise<Record<string, unknown>> {
+  const agent = navigator as unknown as { userAgentData?: { mobile: boolean }; deviceMemory?: number };
   return {
     user_agent: navigator.userAgent,
+    mobile: agent.userAgentData?.mobile ?? /\bMobi|Android/.test(navigator.userAgent),
+    device_memory_gb: agent.deviceMemory ?? null, // the browser rounds it, or hides it
     cross_origin_isolated: self.crossOriginIsolated,
     hardware_concurrency: navigator.hardwareConcurrency,
     wasm: wasm(),

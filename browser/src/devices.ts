@@ -1,7 +1,10 @@
 // The GPU device and the WebNN context. They are ours and not the engine's, so that a lost device is seen and the adapter is known.
 import { adapterFacts } from "./capabilities";
 import { ClassifiedError } from "./failure";
+import { countPipelines, type Pipelines } from "./pipeline_count";
 import type { Open } from "./protocol";
+
+export type GpuChoice = Pick<Open, "power_preference" | "software_adapter" | "precision">;
 
 export interface Device {
   facts: Record<string, unknown>;
@@ -9,8 +12,9 @@ export interface Device {
   broken: Promise<never>;
   lose(): void;
   gpu?: GPUDevice;
-  /** The most bytes that GPU buffers held at once. */
-  peakBytes?: () => number;
+  /** What GPU buffers hold, and the most that they held at once. */
+  bytes?: () => { now: number; peak: number };
+  pipelines?: Pipelines;
   context?: MLContext;
 }
 
@@ -20,7 +24,7 @@ export const CAUSE_WAIT_MS = 250;
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
 const wanted: readonly string[] = ["shader-f16", "subgroups"];
 
-export async function openGpu({ power_preference, software_adapter, precision }: Open): Promise<Device> {
+export async function openGpu({ power_preference, software_adapter, precision }: GpuChoice): Promise<Device> {
   if (!("gpu" in navigator)) throw new ClassifiedError("unsupported", "This browser has no WebGPU (navigator.gpu does not exist).");
   const adapter = await navigator.gpu.requestAdapter({
     ...(power_preference ? { powerPreference: power_preference } : {}),
@@ -41,11 +45,11 @@ export async function openGpu({ power_preference, software_adapter, precision }:
       setTimeout(() => reject(new ClassifiedError(errorClass, `${error.constructor.name}: ${error.message}`)), CAUSE_WAIT_MS);
     });
   });
-  return { facts: { ...facts, features_used: features }, broken, lose: () => gpu.destroy(), gpu, peakBytes: countBytes(gpu) };
+  return { facts: { ...facts, features_used: features }, broken, lose: () => gpu.destroy(), gpu, bytes: countBytes(gpu), pipelines: countPipelines(gpu) };
 }
 
 /** Counts the bytes of the device's buffers, as WebGPU has no counter of its own. */
-function countBytes(gpu: GPUDevice): () => number {
+function countBytes(gpu: GPUDevice): () => { now: number; peak: number } {
   let bytes = 0;
   let peak = 0;
   const create = gpu.createBuffer.bind(gpu);
@@ -62,10 +66,10 @@ function countBytes(gpu: GPUDevice): () => number {
     };
     return buffer;
   };
-  return () => peak;
+  return () => ({ now: bytes, peak });
 }
 
-export async function openContext({ device_type, power_preference }: Open): Promise<Device> {
+export async function openContext({ device_type, power_preference }: Pick<Open, "device_type" | "power_preference">): Promise<Device> {
   if (!navigator.ml) throw new ClassifiedError("unsupported", "This browser has no WebNN (navigator.ml does not exist).");
   const context = await navigator.ml.createContext({
     deviceType: device_type,

@@ -5,101 +5,151 @@ import type { HostTensor, HostTensors } from "./frames";
 import { feedsOf, type Iteration, type Model } from "./model";
 import type { DataType, GenerationSpec, Open } from "./protocol";
 
-type Tensors = Record<string, Tensor>;
+export type Tensors = Record<string, Tensor>;
+type Graphs = Record<string, GraphBytes> & { decoder: GraphBytes };
 
-export class Generator implements Model {
+/** What every token of a prompt shares: the inputs of the graphs that run once, those of the decoder, and zeros for its cache. */
+export interface DecodeFeeds {
+  before: readonly Tensors[];
+  decoder: Tensors;
+  emptyCache: Tensors;
+}
+
+/** Whoever wants each token as it is known, and may end the decoding after it by returning true. */
+export type OnToken = (ids: BigInt64Array, index: number, ns: number) => Promise<boolean>;
+
+/** The sessions of a generating model. */
+export class Decoder {
   private constructor(
     private readonly runtime: OnnxRuntime,
-    private readonly newTokens: number,
-    private readonly prompt: HostTensor,
-    private readonly emptyCache: Tensors,
-    private readonly decoderFeeds: Tensors,
+    private readonly graph: GraphBytes,
     private readonly prefill: InferenceSession,
     private readonly step: InferenceSession,
-    private readonly before: readonly { session: InferenceSession; feeds: Tensors }[],
+    private readonly before: readonly { graph: GraphBytes; session: InferenceSession }[],
   ) {}
 
-  static async compile(
-    runtime: OnnxRuntime,
-    { decoder, ...others }: Record<string, GraphBytes> & { decoder: GraphBytes },
-    { provider, dimensions: known }: Open,
-    { new_tokens, cache_dtype, prompt: start }: GenerationSpec,
-    inputs: HostTensors,
-  ): Promise<Generator> {
-    const prompt = start ? repeated(start, known["batch"] ?? 1) : inputs["input_ids"]!;
-    const length = prompt.shape[1]!;
-    const dimensions: Record<string, number> = { ...known, cache: length + new_tokens };
+  /** Named dimensions in `dimensions` are fixed. `promptLength` is given where a session takes static shapes only. */
+  static async compile(runtime: OnnxRuntime, { decoder, ...others }: Graphs, dimensions: Record<string, number>, promptLength: number | null): Promise<Decoder> {
+    const { cache: _, ...withoutCache } = dimensions;
     const kept = decoder.spec.outputs.map(({ name }) => name).filter((name) => name.startsWith("present."));
     const create = (more: Record<string, number>) => runtime.createSession(decoder, { ...dimensions, ...more }, kept);
     // WebNN takes static shapes only, so the prompt and the single token need a session each.
-    const prefill = await create(provider === "webnn" ? { sequence: length } : {});
-    const step = provider === "webnn" && length > 1 ? await create({ sequence: 1 }) : prefill;
-
-    const emptyCache: Tensors = {};
-    for (const { name, shape } of decoder.spec.inputs.filter(({ name }) => name.startsWith("past."))) {
-      const sizes = shape.map((size) => (typeof size === "number" ? size : dimensions[size]!));
-      emptyCache[name] = await runtime.zeroTensor(cache_dtype as DataType, sizes);
-    }
-    const { input_ids: _, ...fixed } = inputs;
-    const decoderFeeds = feedsOf(runtime, decoder, fixed);
+    const prefill = await create(promptLength === null ? {} : { sequence: promptLength });
+    const step = promptLength !== null && promptLength > 1 ? await create({ sequence: 1 }) : prefill;
     const before = [];
     for (const graph of Object.values(others)) {
       const states = graph.spec.outputs.map(({ name }) => name);
-      const session = await runtime.createSession(graph, known, states);
-      before.push({ session, feeds: feedsOf(runtime, graph, inputs) });
+      before.push({ graph, session: await runtime.createSession(graph, withoutCache, states) });
     }
-    return new Generator(runtime, new_tokens, prompt, emptyCache, decoderFeeds, prefill, step, before);
+    return new Decoder(runtime, decoder, prefill, step, before);
   }
 
-  async iterate(): Promise<Iteration> {
-    const [batch] = this.prompt.shape as [number];
-    const ids = new BigInt64Array(batch * this.newTokens);
+  /** The sessions keep weights of their own: once no more are made, the files' bytes are only in the way. */
+  forgetFiles(): void {
+    for (const graph of [this.graph, ...this.before.map(({ graph }) => graph)]) graph.files = [];
+  }
+
+  async emptyCache(dtype: DataType, dimensions: Record<string, number>): Promise<Tensors> {
+    const cache: Tensors = {};
+    for (const { name, shape } of this.graph.spec.inputs.filter(({ name }) => name.startsWith("past."))) {
+      const sizes = shape.map((size) => (typeof size === "number" ? size : dimensions[size]!));
+      cache[name] = await this.runtime.zeroTensor(dtype, sizes);
+    }
+    return cache;
+  }
+
+  feeds(inputs: HostTensors, emptyCache: Tensors): DecodeFeeds {
+    const { input_ids: _, ...fixed } = inputs;
+    const before = this.before.map(({ graph }) => feedsOf(this.runtime, graph, inputs));
+    return { before, decoder: feedsOf(this.runtime, this.graph, fixed), emptyCache };
+  }
+
+  /** At most `newTokens` tokens after `prompt`; their ids and the first token's scores are the outputs. */
+  async decode(prompt: HostTensor, feeds: DecodeFeeds, newTokens: number, onToken?: OnToken): Promise<Iteration> {
+    const [batch] = prompt.shape as [number];
+    const rows: BigInt64Array[] = [];
     const token_ns: number[] = [];
-    const outputs: HostTensors = { token_ids: { dtype: "int64", shape: [batch, this.newTokens], data: ids } };
+    const outputs: HostTensors = {};
     let bytesReadBack = 0;
-    let cache = this.emptyCache;
-    let input = this.prompt;
+    let cache = feeds.emptyCache;
+    let input = prompt;
     let position = 0;
 
     const start = nowNs();
     const states: Tensors = {};
     try {
-      for (const { session, feeds } of this.before) Object.assign(states, await session.run(feeds));
-      for (let token = 0; token < this.newTokens; token++) {
+      for (const [index, { session }] of this.before.entries()) Object.assign(states, await session.run(feeds.before[index]!));
+      for (let token = 0; token < newTokens; token++) {
         const positions = Int32Array.from({ length: input.shape[1]! }, (_, index) => position + index);
-        const feeds = {
-          ...this.decoderFeeds,
+        const all = {
+          ...feeds.decoder,
           ...states,
           ...cache,
           input_ids: this.runtime.hostTensor(input),
           positions: this.runtime.hostTensor({ dtype: "int32", shape: [positions.length], data: positions }),
         };
-        const { logits, ...present } = (await (token === 0 ? this.prefill : this.step).run(feeds)) as Tensors;
-        this.release(cache);
+        const { logits, ...present } = (await (token === 0 ? this.prefill : this.step).run(all)) as Tensors;
+        if (cache !== feeds.emptyCache) dispose(cache); // the empty one is used again
         cache = Object.fromEntries(Object.entries(present).map(([name, tensor]) => [name.replace("present.", "past."), tensor]));
         const scores = toHost(logits!);
         const next = greatest(scores);
-        token_ns.push(nowNs() - start);
-        next.forEach((id, row) => (ids[row * this.newTokens + token] = id));
+        const ns = nowNs() - start;
+        token_ns.push(ns);
+        rows.push(next);
         bytesReadBack += scores.data.byteLength;
         if (token === 0) outputs["logits"] = scores;
         position += positions.length;
         input = { dtype: "int64", shape: [batch, 1], data: next };
+        if (onToken && (await onToken(next, token, ns))) break;
       }
     } finally {
-      this.release(cache);
-      Object.values(states).forEach((tensor) => tensor.dispose());
+      if (cache !== feeds.emptyCache) dispose(cache);
+      dispose(states);
     }
+    const ids = new BigInt64Array(batch * rows.length);
+    rows.forEach((next, token) => next.forEach((id, row) => (ids[row * rows.length + token] = id)));
+    outputs["token_ids"] = { dtype: "int64", shape: [batch, rows.length], data: ids };
     return { times: { total_ns: token_ns.at(-1)!, token_ns }, outputs, bytesReadBack };
   }
 
-  /** Frees a cache that a run gave; the empty one is used again. */
-  private release(cache: Tensors): void {
-    if (cache !== this.emptyCache) Object.values(cache).forEach((tensor) => tensor.dispose());
+  async release(): Promise<void> {
+    for (const session of new Set([this.prefill, this.step, ...this.before.map(({ session }) => session)])) await session.release();
   }
 }
 
-function repeated(ids: readonly number[], rows: number): HostTensor {
+/** A launch's model: the same prompt in every iteration. */
+export class Generator implements Model {
+  private constructor(
+    private readonly decoder: Decoder,
+    private readonly newTokens: number,
+    private readonly prompt: HostTensor,
+    private readonly feeds: DecodeFeeds,
+  ) {}
+
+  static async compile(runtime: OnnxRuntime, graphs: Graphs, { provider, dimensions: known }: Open, { new_tokens, cache_dtype, prompt: start }: GenerationSpec, inputs: HostTensors): Promise<Generator> {
+    const prompt = start ? repeated(start, known["batch"] ?? 1) : inputs["input_ids"]!;
+    const length = prompt.shape[1]!;
+    const dimensions: Record<string, number> = { ...known, cache: length + new_tokens };
+    const decoder = await Decoder.compile(runtime, graphs, dimensions, provider === "webnn" ? length : null);
+    const emptyCache = await decoder.emptyCache(cache_dtype as DataType, dimensions);
+    return new Generator(decoder, new_tokens, prompt, decoder.feeds(inputs, emptyCache));
+  }
+
+  iterate(limit = this.newTokens): Promise<Iteration> {
+    return this.decoder.decode(this.prompt, this.feeds, Math.min(limit, this.newTokens));
+  }
+
+  async release(): Promise<void> {
+    dispose(this.feeds.emptyCache);
+    await this.decoder.release();
+  }
+}
+
+export function dispose(tensors: Tensors): void {
+  for (const tensor of Object.values(tensors)) tensor.dispose();
+}
+
+export function repeated(ids: readonly number[], rows: number): HostTensor {
   const row = ids.map(BigInt);
   return { dtype: "int64", shape: [rows, row.length], data: BigInt64Array.from(Array(rows).fill(row).flat() as bigint[]) };
 }

@@ -1,20 +1,22 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
-import { CAUSE_WAIT_MS } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
+import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
-import type { Open, SampleTimes } from "./protocol";
+import { prepare, type Tell } from "./prepare";
+import type { PipelineWatch } from "./pipelines";
+import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
 
 export class Launch {
   private graphs: Record<string, GraphBytes> = {};
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
-  private broken: Promise<never> = new Promise(() => {});
-  private brokenBy: unknown = null;
+  private pipelines: PipelineWatch | null = null;
+  private readonly guard = new Guard();
 
   constructor(
     private readonly options: Open,
@@ -23,15 +25,9 @@ export class Launch {
 
   readonly clockResolutionNs = resolutionNs();
 
-  /** `work`, or what broke the device if that comes first; never called again on a broken device, where engines hang. */
-  async guarded<T>(work: () => Promise<T>): Promise<T> {
-    if (this.brokenBy) throw this.brokenBy;
-    try {
-      return await Promise.race([work(), this.broken]);
-    } catch (error) {
-      await Promise.race([this.broken, new Promise((resolve) => setTimeout(resolve, CAUSE_WAIT_MS))]);
-      throw error;
-    }
+  /** `work`, or what broke the device if that comes first. */
+  guarded<T>(work: () => Promise<T>): Promise<T> {
+    return this.guard.run(work);
   }
 
   async fetch(): Promise<number> {
@@ -48,10 +44,7 @@ export class Launch {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
     const ns = nowNs() - start;
-    if (this.runtime.device) {
-      this.broken = this.runtime.device.broken;
-      this.broken.catch((error: unknown) => (this.brokenBy = error));
-    }
+    this.guard.watch(this.runtime.device);
     return ns;
   }
 
@@ -66,6 +59,18 @@ export class Launch {
     const ns = nowNs() - start;
     this.graphs = {}; // the sessions have their own copy
     return ns;
+  }
+
+  /** All phases at once, as the switches say; what happened when. */
+  async prepare(tell: Tell): Promise<Record<string, unknown>> {
+    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.guard.watch(device), tell);
+    [this.runtime, this.model, this.pipelines] = [runtime, model, watch];
+    return report;
+  }
+
+  /** The pipelines that were made since `prepare`, as text. */
+  recorded(): readonly RecordedPipeline[] {
+    return this.pipelines?.recorded ?? [];
   }
 
   iterate(): Promise<Iteration> {
@@ -100,7 +105,7 @@ export class Launch {
       cross_origin_isolated: self.crossOriginIsolated,
       hardware_concurrency: navigator.hardwareConcurrency,
       device: device?.facts ?? null,
-      device_peak_bytes: device?.peakBytes?.() ?? null,
+      device_peak_bytes: device?.bytes?.().peak ?? null,
     };
   }
 
@@ -108,7 +113,7 @@ export class Launch {
   async loseDevice(): Promise<void> {
     if (!this.runtime?.device) throw new Error("There is no device to lose.");
     this.runtime.device.lose();
-    await this.broken.catch(() => {});
+    await this.guard.untilBroken();
   }
 
   private get started(): OnnxRuntime {

@@ -11,7 +11,9 @@ export interface Iteration {
 }
 
 export interface Model {
-  iterate(): Promise<Iteration>;
+  /** One pass or one generation; `limit` ends a generation after that many tokens. */
+  iterate(limit?: number): Promise<Iteration>;
+  release(): Promise<void>;
 }
 
 export function bytesOf(tensors: HostTensors): number {
@@ -37,6 +39,10 @@ export class SinglePass implements Model {
     const total_ns = nowNs() - start;
     const outputs = Object.fromEntries(Object.entries(results).map(([name, tensor]) => [name, toHost(tensor)]));
     return { times: { total_ns, token_ns: [] }, outputs, bytesReadBack: bytesOf(outputs) };
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
   }
 }
 

@@ -19,6 +19,8 @@ export interface GraphSpec {
   sha256: readonly string[];
   inputs: readonly TensorSpec[];
   outputs: readonly TensorSpec[];
+  folder: string;
+  bytes: number;
 }
 
 export interface GenerationSpec {
@@ -27,9 +29,140 @@ export interface GenerationSpec {
   prompt: readonly number[] | null;
 }
 
+export interface ServedGeneration {
+  cache_dtype: string;
+  prompt: readonly number[] | null;
+}
+
+export interface AudioSpec {
+  input: string;
+  kind: "whisper" | "decibels" | "waveform";
+  rate: number;
+  samples: number;
+  row_step: number;
+  padding: "zeros" | "repeat";
+  standardise: boolean;
+  fusion: boolean;
+  window: number;
+  hop: number;
+  mels: number;
+  mel_scale: "slaney" | "htk";
+  minimum_hz: number;
+  maximum_hz: number;
+}
+
+export interface ChunkSpec {
+  bytes: number;
+  sizes: Record<string, number>;
+  digests: Record<string, readonly string[]>;
+}
+
+export interface RecordedPipeline {
+  label: string;
+  code: string;
+  entry_point: string;
+  constants: Record<string, number>;
+  layout: string;
+}
+
+export interface Optimizations {
+  precompilation: boolean;
+  gpu_audio: boolean;
+  parallel_loading: boolean;
+  readback: "plain" | "woken" | "auto";
+  audio: AudioSpec | null;
+  sample_rate: number;
+  chunks: ChunkSpec | null;
+  keep: boolean;
+  zero_bytes: Record<string, number>;
+  pipelines: readonly RecordedPipeline[];
+  runtime_query: string;
+  tuned: Record<string, number>;
+}
+
 export interface SampleTimes {
   total_ns: number;
   token_ns: readonly number[];
+}
+
+export interface PlaneSpec {
+  name: string;
+  file: string;
+  offset: number;
+  bytes: number;
+}
+
+export interface MatrixSpec {
+  name: string;
+  format: "quantized" | "float32" | "float16" | "bfloat16";
+  bits: number;
+  group_size: number;
+  rows: number;
+  columns: number;
+  planes: readonly PlaneSpec[];
+  bias: PlaneSpec | null;
+  bias_dtype: string;
+}
+
+export interface VectorSpec {
+  name: string;
+  dtype: string;
+  length: number;
+  plane: PlaneSpec;
+}
+
+export interface LayerSpec {
+  qkv: readonly string[];
+  output: string;
+  gate_up: readonly string[];
+  down: string;
+  attention_norm: string;
+  feed_forward_norm: string;
+}
+
+export interface DecoderSpec {
+  hidden_size: number;
+  heads: number;
+  key_value_heads: number;
+  head_size: number;
+  intermediate_size: number;
+  vocabulary: number;
+  norm_epsilon: number;
+  sliding_window: number | null;
+  inverse_frequencies: readonly number[];
+  rotary_factor: number;
+  layers: readonly LayerSpec[];
+  embedding: string;
+  final_norm: string;
+  output_matrix: string;
+}
+
+export interface FileSpec {
+  name: string;
+  bytes: number;
+  sha256: string | null;
+}
+
+export interface EngineSpec {
+  context_length: number;
+  key_bits: number;
+  value_bits: number;
+  recent_tokens: number;
+  prefill_tokens: number;
+  activations: "float" | "int8";
+  prefill_arithmetic: "float32" | "float16";
+  subgroups: boolean | null;
+  attention_workgroups: number;
+}
+
+export interface SamplingSpec {
+  temperature: number;
+  top_k: number;
+  top_p: number;
+  min_p: number;
+  repetition_penalty: number;
+  seed: number;
+  logprobs: boolean;
 }
 
 export interface Detect {
@@ -49,6 +182,7 @@ export interface Open {
   dimensions: Record<string, number>;
   graphs: Record<string, GraphSpec>;
   generation: GenerationSpec | null;
+  optimizations: Optimizations;
 }
 
 export interface Fetch {
@@ -92,6 +226,188 @@ export interface LoseDevice {
   id: number;
 }
 
+export interface OpenModel {
+  type: "OpenModel";
+  id: number;
+  model: string;
+  provider: "wasm" | "webgpu" | "webnn";
+  precision: string;
+  threads: number | null;
+  device_type: "cpu" | "gpu" | "npu";
+  power_preference: "low-power" | "high-performance" | null;
+  software_adapter: boolean;
+  graphs: Record<string, GraphSpec>;
+  generation: ServedGeneration | null;
+  parallel: boolean;
+}
+
+export interface Infer {
+  type: "Infer";
+  id: number;
+  model: string;
+}
+
+export interface Decode {
+  type: "Decode";
+  id: number;
+  model: string;
+  new_tokens: number;
+  cache_tokens: number;
+  end_tokens: readonly number[];
+}
+
+export interface CancelRequest {
+  type: "CancelRequest";
+  id: number;
+  request: number;
+}
+
+export interface CloseModel {
+  type: "CloseModel";
+  id: number;
+  model: string;
+}
+
+export interface LoseModelDevice {
+  type: "LoseModelDevice";
+  id: number;
+  model: string;
+}
+
+export interface PageMemory {
+  type: "PageMemory";
+  id: number;
+}
+
+export interface Echo {
+  type: "Echo";
+  id: number;
+}
+
+export interface Prepare {
+  type: "Prepare";
+  id: number;
+}
+
+export interface RecordPipelines {
+  type: "RecordPipelines";
+  id: number;
+}
+
+export interface AudioFeatures {
+  type: "AudioFeatures";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  where: "gpu" | "cpu";
+  threads: number;
+  repeats: number;
+  crops: readonly number[];
+}
+
+export interface CompileKernels {
+  type: "CompileKernels";
+  id: number;
+}
+
+export interface TryReadback {
+  type: "TryReadback";
+  id: number;
+  rounds: number;
+}
+
+export interface Tune {
+  type: "Tune";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  budget_ms: number;
+}
+
+export interface Evict {
+  type: "Evict";
+  id: number;
+  share: number;
+}
+
+export interface LoadLanguageModel {
+  type: "LoadLanguageModel";
+  id: number;
+  decoder: DecoderSpec;
+  engine: EngineSpec;
+  files: readonly FileSpec[];
+  matrices: readonly MatrixSpec[];
+  vectors: readonly VectorSpec[];
+  power_preference: "low-power" | "high-performance" | null;
+  software_adapter: boolean;
+}
+
+export interface LoadWeights {
+  type: "LoadWeights";
+  id: number;
+  file: string;
+}
+
+export interface CompileLanguageModel {
+  type: "CompileLanguageModel";
+  id: number;
+}
+
+export interface GenerateTokens {
+  type: "GenerateTokens";
+  id: number;
+  prompt: readonly number[];
+  max_new_tokens: number;
+  sampling: SamplingSpec;
+  stop: readonly (readonly number[])[];
+}
+
+export interface NextTokens {
+  type: "NextTokens";
+  id: number;
+}
+
+export interface CancelTokens {
+  type: "CancelTokens";
+  id: number;
+}
+
+export interface TruncateCache {
+  type: "TruncateCache";
+  id: number;
+  length: number;
+}
+
+export interface ComputeLogits {
+  type: "ComputeLogits";
+  id: number;
+  tokens: readonly number[];
+  path: "prefill" | "decode";
+}
+
+export interface InspectLanguageModel {
+  type: "InspectLanguageModel";
+  id: number;
+}
+
+export interface TimeCopies {
+  type: "TimeCopies";
+  id: number;
+  bytes: number;
+  repeats: number;
+}
+
+export interface RunKernel {
+  type: "RunKernel";
+  id: number;
+  kernel: string;
+  constants: Record<string, number | string>;
+  workgroups: readonly number[];
+  outputs: readonly string[];
+  subgroups: boolean | null;
+  repeats: number;
+}
+
 export interface Done {
   type: "Done";
   id: number;
@@ -122,6 +438,14 @@ export interface Counted {
   nodes: Record<string, number>;
 }
 
+export interface TokenBatch {
+  type: "TokenBatch";
+  id: number;
+  tokens: readonly number[];
+  logprobs: readonly number[];
+  reason: string;
+}
+
 export interface Facts {
   type: "Facts";
   id: number;
@@ -142,9 +466,49 @@ export interface Console {
   text: string;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice;
+export interface ModelOpened {
+  type: "ModelOpened";
+  id: number;
+  fetch_ns: number;
+  compile_ns: number;
+  facts: Record<string, unknown>;
+}
 
-export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console;
+export interface Inferred {
+  type: "Inferred";
+  id: number;
+  ns: number;
+}
+
+export interface Decoded {
+  type: "Decoded";
+  id: number;
+  token_ns: readonly number[];
+  cancelled: boolean;
+}
+
+export interface ModelProgress {
+  type: "ModelProgress";
+  id: number;
+  component: string;
+  phase: "fetch" | "verify" | "compile";
+  loaded_bytes: number;
+  total_bytes: number;
+}
+
+export interface DecodedToken {
+  type: "DecodedToken";
+  id: number;
+  index: number;
+  token_ids: readonly number[];
+  ns: number;
+}
+
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
+
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
+
+export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
 export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_died" | "browser_start" | "browser_crashed" | "gpu_process_crashed" | "device_lost" | "page_error" | "load_failed" | "inference_failed";
 

@@ -1,10 +1,13 @@
 // The worker: answers Python's requests one after the other. Everything heavy runs here, away from the page's own thread.
 import { detect } from "./capabilities";
 import { listeners } from "./coverage";
+import { answerLanguageModel } from "./engines/wgsl/host";
 import { ClassifiedError, classify } from "./failure";
 import { decode, encode, type HostTensors } from "./frames";
 import { Launch } from "./launch";
 import type { Console, ErrorClass, Reply, Request } from "./protocol";
+import { Serving } from "./serving";
+import { workshop } from "./workshop";
 
 const send = (reply: Reply, tensors?: HostTensors) => {
   const frame = encode(reply, tensors);
@@ -24,6 +27,7 @@ for (const level of ["error", "warn", "log", "info", "debug"] as const) {
 }
 
 let launch: Launch | null = null;
+const serving = new Serving(send);
 let queue: Promise<void> = Promise.resolve();
 
 function current(): Launch {
@@ -55,9 +59,33 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Counted", id, nodes: await current().count() }];
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
+    case "Prepare":
+      return [{ type: "Facts", id, facts: await current().prepare((event) => send({ ...event, id })) }];
+    case "RecordPipelines":
+      return [{ type: "Facts", id, facts: { pipelines: current().recorded() } }];
+    case "AudioFeatures":
+    case "CompileKernels":
+    case "TryReadback":
+    case "Tune":
+    case "Evict":
+      return workshop(request, inputs);
     case "LoseDevice":
       await current().loseDevice();
       return [{ type: "Done", id }];
+    case "Echo":
+      return [{ type: "Done", id }, inputs];
+    case "CancelRequest":
+      serving.cancel(request);
+      return [{ type: "Done", id }];
+    case "OpenModel":
+    case "Infer":
+    case "Decode":
+    case "CloseModel":
+    case "LoseModelDevice":
+    case "PageMemory":
+      return serving.answer(request, inputs);
+    default:
+      return answerLanguageModel(request, inputs);
   }
 }
 
@@ -65,9 +93,13 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
   Fetch: "load_failed",
   Load: "load_failed",
   Compile: "load_failed",
+  Prepare: "load_failed",
   Count: "load_failed",
   First: "inference_failed",
   Sample: "inference_failed",
+  OpenModel: "load_failed",
+  Infer: "inference_failed",
+  Decode: "inference_failed",
 };
 
 async function handle(frame: string | ArrayBuffer): Promise<void> {
@@ -82,6 +114,7 @@ async function handle(frame: string | ArrayBuffer): Promise<void> {
 }
 
 self.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+  if (typeof data === "string" && data.startsWith('{"type": "CancelRequest"')) return void handle(data); // not behind what it ends
   queue = queue.then(() => handle(data));
 };
 self.addEventListener("error", ({ message }) => send({ type: "Failure", id: 0, ...{ error_class: "page_error", message: `worker: ${message}` } }));

@@ -370,6 +370,48 @@ def import_(
 
 
 @app.command()
+def run(
+    model: Annotated[
+        str, typer.Argument(help="A class, a published name, a folder or a hub id: bert-base-uncased, ./my-model.")
+    ],
+    text: Annotated[list[str], typer.Option("--text", help="A text; repeat it for a batch.")] = [],  # noqa: B006
+    image: Annotated[list[str], typer.Option("--image", help="An image file.")] = [],  # noqa: B006
+    audio: Annotated[list[str], typer.Option("--audio", help="A recording (wav).")] = [],  # noqa: B006
+    video: Annotated[list[str], typer.Option("--video", help="A video: a folder of its frames as image files.")] = [],  # noqa: B006
+    browser: Annotated[
+        str, typer.Option(help="A key of 'browsers', a path, auto, or attach: one that you open by a printed address.")
+    ] = "auto",
+    platform: Annotated[str, typer.Option(help="webgpu, webnn, wasm or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Bits of the weights: 4, 8, 16, 32, or auto.")] = "auto",
+    size: Annotated[str | None, typer.Option(help="A preset of a model class.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", help="For models that generate.")] = None,
+    recovery: Annotated[str, typer.Option(help="When the browser fails: auto, fallback, retry or abort.")] = "auto",
+    listen: Annotated[
+        str, typer.Option(help="With --browser attach: the address that others may open it at (0.0.0.0: every one).")
+    ] = "127.0.0.1",
+    simulate: Annotated[bool, typer.Option("--simulate", help="No browser: computed here, marked as simulated.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model in a browser on what you give it. Tokens are printed as they come.
+
+    Examples:
+
+      ipfs-accelerate run all-MiniLM-L6-v2 --text "A sentence to embed"
+
+      ipfs-accelerate run llama --size tiny --text "Once" --platform wasm
+    """
+    from .console import run as console
+
+    inputs = {"text": text, "image": image, "audio": audio, "video": video}
+    configuration = {"size": size, "weights": weights}
+    console.run(
+        model, inputs, as_json=as_json, max_new_tokens=max_new_tokens, simulate=simulate, listen=listen, configuration=configuration,
+        browser=browser, platform=platform, precision=precision, recovery=recovery,
+    )  # fmt: skip
+
+
+@app.command()
 def browsers(
     install: Annotated[
         bool, typer.Option("--install", help="Install what is missing, or print the command that does.")
@@ -383,6 +425,55 @@ def browsers(
     if install:
         install_missing()
     detection.show_browsers(as_json=as_json)
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A class (llama), a folder, or a hub id; with --check a folder that 'quantize' made.")
+    ],
+    bits: Annotated[int, typer.Option(help="Bits of a weight: 2, 3, 4 or 8; with a budget, of the narrowest ones.")] = 4,
+    group_size: Annotated[int, typer.Option("--group-size", help="Weights that share a scale and a zero: 32 or 64.")] = 64,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="rtn (search), hqq (half-quadratic) or gptq (needs --text). rtn by default, gptq with a text."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits a weight on average, spent where an error costs most; 'default': 2.24, 3.36, 4.48 at 2, 3, 4 bits."
+        ),
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A text file like what the model will read, to calibrate on.")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="A text file to measure the perplexity on, before and after.")] = None,
+    size: Annotated[str | None, typer.Option(help="A preset of the class: 'models' lists them.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The folder to make; a run that was stopped goes on in it.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (cuda where there is one by default).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read every shard of the folder MODEL and check it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make low-bit weights of a llama, qwen2 or mistral decoder: shards with exact bytes, resumable, and what they lose.
+
+    Examples:
+
+      ipfs-accelerate quantize ./my-model --bits 4 --output ./my-model-4-bit
+
+      ipfs-accelerate quantize ./my-model --bits 3 --budget default --text sample.txt --evaluate held-out.txt --output ./my-model-3-bit
+
+      ipfs-accelerate quantize llama --size 7b --weights synthetic --bits 2 --output ./llama-7b-2-bit
+    """
+    from .console import quantize as console
+
+    if check:
+        console.check(Path(model), as_json=as_json)
+        return
+    if output is None:
+        raise UserError("Where to? Name a folder with --output.")
+    options = console.Options(size, weights, bits, group_size, solver, budget, text, evaluate, device)
+    console.quantize(model, options, output, as_json=as_json)
 
 
 @app.command()
@@ -448,6 +539,28 @@ def collectives(
     from .console import recommendation
 
     recommendation.probe_collectives(processes, backend, as_json=as_json)
+
+
+cache_app = typer.Typer(help="Browser profiles that are kept between starts.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("list")
+def cache_list(as_json: JsonOption = False) -> None:
+    """Show each kept profile, its size and when it was last used."""
+    from .console import kept
+
+    kept.show(as_json=as_json)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    name: Annotated[str | None, typer.Argument(help="One of 'cache list'; all that are not in use by default.")] = None,
+) -> None:
+    """Remove a kept profile, or all of them."""
+    from .console import kept
+
+    kept.clear(name)
 
 
 def words(values: list[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,12 @@ def open_session(product: Path) -> Any:
     yield open_one
     for session in sessions:
         session.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Path]) -> Iterator[None]:
+    """ONNX files of the platform's models come from where the other tests' are, so that none is exported twice."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("ipfs_accelerate_py.web.web_model.cache_folder", lambda: prepared("bert").parents[1])
+    yield
+    patch.undo()

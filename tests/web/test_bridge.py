@@ -10,9 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.errors import LaunchError, UserError
 from ipfs_accelerate_py.web import protocol
-from ipfs_accelerate_py.web.bridge import Bridge, Disconnected
+from ipfs_accelerate_py.web.bridge import MAX_TEXT_BYTES, UNASKED_BURST, Bridge, Disconnected
 
 
 @pytest.fixture
@@ -29,6 +29,12 @@ def dial(bridge: Bridge, token: str, *, origin: str | None = None, host: str | N
     headers = {"Host": host} if host else None
     url = f"ws://{bridge.host}/bridge?token={token}"
     return connect(url, origin=origin or bridge.origin, additional_headers=headers, proxy=None)  # type: ignore[arg-type]
+
+
+def cookie_of(page: ClientConnection) -> str:
+    """The key to the model's files, which the WebSocket's answer sets as a cookie."""
+    assert page.response is not None
+    return page.response.headers["Set-Cookie"].partition(";")[0]
 
 
 def get(bridge: Bridge, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
@@ -103,11 +109,35 @@ def test_the_page_is_isolated_and_allows_no_foreign_script(bridge):
 
 def test_only_the_files_of_the_manifest_are_served(bridge, product):
     """A neighbour of the model, a path out of the folder and the folder itself do not exist for the page."""
-    assert get(bridge, "/model/model.onnx")[2] == (product / "model.onnx").read_bytes()
-    for path in ("secret.txt", "manifest.json", "../manifest.json", "%2e%2e%2fproduct%2fsecret.txt", "/etc/passwd", ""):
-        assert get(bridge, "/model/" + path)[0] == 404, path
-    for path in ("/../bridge.py", "/%2e%2e%2fbridge.py", "/..%5cbridge.py"):
-        assert get(bridge, path)[0] == 404, path
+    with dial(bridge, token_of(bridge)) as page:
+        key = cookie_of(page)
+        assert get(bridge, "/model/model.onnx", Cookie=key)[2] == (product / "model.onnx").read_bytes()
+        for path in ("secret.txt", "manifest.json", "../manifest.json", "%2e%2e%2fproduct%2fsecret.txt", "/etc/passwd", ""):
+            assert get(bridge, "/model/" + path, Cookie=key)[0] == 404, path
+        for path in ("/../bridge.py", "/%2e%2e%2fbridge.py", "/..%5cbridge.py"):
+            assert get(bridge, path, Cookie=key)[0] == 404, path
+
+
+@pytest.mark.parametrize("key", [None, "", "guess", "ü"])
+def test_a_model_file_needs_the_key_of_the_page_that_was_let_in(bridge, key):
+    """Another program of this machine, and another user's, reads no weights."""
+    with dial(bridge, token_of(bridge)) as page:
+        name = cookie_of(page).partition("=")[0]
+        headers = {} if key is None else {"Cookie": f"{name}={key}".encode().decode("latin-1")}
+        status, _, body = get(bridge, "/model/model.onnx", **headers)
+    assert status == 403
+    assert b"let in" in body
+
+
+def test_a_withdrawn_model_is_gone(bridge, product):
+    """What a closed model had shared is no longer served; what others share still is."""
+    prefix = bridge.site.share(product, ["model.onnx"])
+    with dial(bridge, token_of(bridge)) as page:
+        key = cookie_of(page)
+        assert get(bridge, f"/model/{prefix}model.onnx", Cookie=key)[0] == 200
+        bridge.site.withdraw(prefix)
+        assert get(bridge, f"/model/{prefix}model.onnx", Cookie=key)[0] == 404
+        assert get(bridge, "/model/model.onnx", Cookie=key)[0] == 200
 
 
 def test_a_hang_ends_at_the_limit_and_names_the_phase(bridge):
@@ -139,6 +169,65 @@ def test_a_message_that_is_not_understood_is_a_page_error(bridge, frame):
         page.send(frame)
         with pytest.raises(LaunchError, match="not understood"):
             bridge.request(protocol.Load(), timeout_s=5, phase="load")
+
+
+def test_a_flood_of_unasked_messages_ends_the_page(bridge):
+    """A page that sends what nobody asked for without end is cut off, and memory does not grow with it."""
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        line = '{"type": "Console", "id": 0, "level": "warn", "text": "again"}'
+        with pytest.raises(ConnectionClosed):
+            for _ in range(100 * UNASKED_BURST):
+                page.send(line)
+        assert len(bridge.console) <= 50
+        with pytest.raises(LaunchError, match="answer no request"):
+            bridge.request(protocol.Load(), timeout_s=5, phase="load")
+
+
+def test_a_text_beyond_the_limit_ends_the_page(bridge):
+    """Large things are tensors; a text of that size is an attack or a defect."""
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        page.send('{"type": "Console", "id": 0, "level": "warn", "text": "' + "x" * MAX_TEXT_BYTES + '"}')
+        with pytest.raises(LaunchError, match="a text of"):
+            bridge.request(protocol.Load(), timeout_s=10, phase="load")
+
+
+def test_an_answer_to_nothing_changes_nothing(bridge):
+    """A reply with an id that no request has is dropped."""
+    with dial(bridge, token_of(bridge)) as page:
+        assert bridge.connected(5)
+        page.send('{"type": "Done", "id": 77}')
+        page.send('{"type": "Console", "id": 0, "level": "warn", "text": "after it"}')
+        while not bridge.console:
+            page.ping().wait(5)
+        assert bridge.broken is None
+
+
+def test_metrics_are_for_programs_of_this_machine_and_only_when_asked_for(bridge):
+    """Nothing before they are served; then only under our own name, not through a rebound one or from a page of another site."""
+    assert get(bridge, "/metrics")[0] == 404
+    bridge.site.texts["metrics"] = lambda: ("up 1\n", "text/plain")
+    assert get(bridge, "/metrics")[::2] == (200, b"up 1\n")
+    assert get(bridge, "/metrics", Host="rebound.example")[0] == 403
+    assert get(bridge, "/metrics", Origin="https://example.com")[0] == 403
+
+
+def test_it_listens_on_loopback_unless_told_otherwise(bridge, product):
+    """The address of the network is refused by the system; with ``listen`` it answers there too, under that name and loopback's only."""
+    assert bridge._socket.getsockname()[0] == "127.0.0.1"
+    with Bridge(product, listen="0.0.0.0") as open_one:
+        port = open_one.host.rpartition(":")[2]
+        assert open_one.host != f"0.0.0.0:{port}"
+        assert get(open_one, "/")[0] == 200
+        assert get(open_one, "/", Host="rebound.example:" + port)[0] == 403
+        assert get(open_one, "/model/model.onnx")[0] == 403
+
+
+def test_an_address_that_is_not_ours_is_one_sentence():
+    """Not a traceback of the socket module."""
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1"):
+        Bridge(listen="192.0.2.1")
 
 
 def test_a_page_that_leaves_ends_the_request(bridge):

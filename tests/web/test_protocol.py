@@ -26,7 +26,7 @@ def test_tensors_survive_a_frame(dtype):
     """Every type and shape, empty and scalar ones too, comes out as it went in, at offsets that typed arrays accept."""
     arrays = {"scalar": np.ones((), dtype), "odd": np.arange(15).reshape(3, 5).astype(dtype), "empty": np.zeros((0, 2), dtype)}
     frame = protocol.encode(protocol.Sampled(id=7, samples=(protocol.SampleTimes(5, (1, 2)),), bytes_read_back=3), arrays)
-    assert isinstance(frame, bytes)
+    assert isinstance(frame, bytearray)
     length = struct.unpack_from("<I", frame)[0]
     offsets = [header["offset"] for header in json.loads(frame[4 : 4 + length])["tensors"]]
     assert all((4 + length + offset) % 8 == 0 for offset in offsets)

@@ -32,7 +32,7 @@ from .prepared import FORMAT, Graph, Manifest, TensorInfo, load_tensors
 from .registry import ModelReference, model_classes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 RECIPE = 4  # raise when what is made from the same workload changes, so that older caches are left alone
 # Largest max|x - r| / max|r| that an exported graph may have against its module on the CPU: far above what rounding gives
@@ -61,6 +61,35 @@ def prepare(
     given = {"workload": asdict(workload), "model": _model_key(reference), "path": path, "seed": seed, "exported": exported}
     key = identity({**given, "format": FORMAT, "recipe": RECIPE})
     return _once(cache_folder / "prepared" / key, partial(_build, workload, reference, cache_folder, seed, exported, tell))
+
+
+def exported(
+    reference: ModelReference, precision: str, cache_folder: Path, tell: Callable[[str], None] = lambda step: None
+) -> tuple[Path, dict[str, Graph]]:
+    """The folder of a model's ONNX files, and its graphs: what an engine needs that gets its inputs from elsewhere.
+
+    Raises as ``prepare`` does.
+    """
+    folder = _graphs_path(reference, precision, cache_folder)
+    if not (folder / "graphs.json").is_file():
+        _require("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+        tell("ONNX export")
+        model_class = model_classes()[reference.model_class]
+        folder = _graphs_folder(model_class, _float32_model(reference), reference, precision, cache_folder)
+    graphs = json.loads((folder / "graphs.json").read_text())["graphs"]
+    return folder, {name: Graph.from_dict(entry) for name, entry in graphs.items()}
+
+
+def processing(reference: ModelReference) -> tuple[PretrainedConfig, Path | None]:
+    """The model's configuration, and the folder of its processing files (None for synthetic weights); weights are not loaded."""
+    _require("transformers")
+    model_class = model_classes()[reference.model_class]
+    if reference.weights == "synthetic":
+        return model_class.config(model_class.sizes[reference.size].config), None
+    from transformers import AutoConfig
+
+    folder = _weights_folder(reference)
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False), folder
 
 
 def load_model(folder: Path, device: str = "cpu", precision: str = "float32") -> PreTrainedModel:
@@ -244,12 +273,16 @@ def _unexported(graph: ExportGraph) -> Graph:
     return Graph(files=(), sha256=(), bytes=0, inputs=tuple(inputs), outputs=())
 
 
+def _graphs_path(reference: ModelReference, precision: str, cache_folder: Path) -> Path:
+    key = identity({"model": _model_key(reference), "precision": precision, "recipe": RECIPE})
+    return cache_folder / "graphs" / key
+
+
 def _graphs_folder(
     model_class: ModelClass, model: PreTrainedModel, reference: ModelReference, precision: str, cache_folder: Path
 ) -> Path:
     """ONNX files and ``graphs.json``: graphs as in the manifest, errors against the modules, versions of what made them."""
-    key = identity({"model": _model_key(reference), "precision": precision, "recipe": RECIPE})
-    folder = cache_folder / "graphs" / key
+    folder = _graphs_path(reference, precision, cache_folder)
     if (folder / "graphs.json").is_file():
         return folder
     float32 = folder

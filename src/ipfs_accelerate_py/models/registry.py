@@ -39,10 +39,11 @@ def model_classes() -> dict[str, ModelClass]:
 
 
 def resolve(reference: str, size: str | None = None, weights: str = "auto") -> ModelReference:
-    """The model that ``reference`` names: a class (``bert``), a local folder, or a hub id (``google-bert/bert-base-uncased``, with
-    ``@revision`` if wanted).
+    """The model that ``reference`` names: a class (``bert``), a published name (``bert-base-uncased``), a local folder, or a hub id
+    (``google-bert/bert-base-uncased``, with ``@revision`` if wanted).
 
-    ``weights`` auto takes trained ones where they are at hand: for a folder, a hub id, and a size whose package is installed.
+    ``weights`` auto takes trained ones where they are at hand: for a folder, a hub id, and a size whose package is installed. A
+    published name without its organisation is the preset of that shape, so its weights are synthetic unless trained ones are asked for.
     Raises UserError for an unknown name, a folder without a model, and a hub model that cannot be reached.
     """
     if weights not in WEIGHTS:
@@ -56,7 +57,23 @@ def resolve(reference: str, size: str | None = None, weights: str = "auto") -> M
         raise UserError(f"There is no folder '{reference}'.")
     if "/" in reference:
         return _of_hub(reference, size, weights)
-    raise nearest(reference, classes, "model")
+    names = published_names()
+    if reference in names:
+        name, own_size = names[reference]
+        if size not in (None, own_size):
+            raise UserError(f"'{reference}' is {name} {own_size}; leave the size out.")
+        return _of_class(classes[name], own_size, weights)
+    raise nearest(reference, [*classes, *names], "model")
+
+
+def published_names() -> dict[str, tuple[str, str]]:
+    """Model class and size by the last part of a preset's hub id: ``bert-base-uncased``."""
+    return {
+        size.hub_id.partition("@")[0].rpartition("/")[2]: (model_class.name, name)
+        for model_class in model_classes().values()
+        for name, size in model_class.sizes.items()
+        if size.hub_id
+    }
 
 
 def workload(

@@ -1,76 +1,100 @@
-"""The bridge: serves the page and a model's files on loopback, and talks with the page over one WebSocket.
+"""The bridge: serves the page and models' files, and talks with the page over one WebSocket.
 
-Who may connect: only the page that Python opened. Its URL carries a one-time token, which the first WebSocket uses up; a WebSocket
-without it, from another origin or for another host is refused, and so is every HTTP request for another host (DNS rebinding).
+Who may connect: only the page that Python opened, or invited. Its URL carries a one-time token, which the first WebSocket uses up; a
+WebSocket without it, from another origin or for another host is refused. What HTTP gives to whom is in ``site.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import functools
 import itertools
+import queue
 import secrets
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ..errors import LaunchError, UnavailableError
-from .protocol import Console, Failure, Frame, Message, decode, encode
+from ..errors import LaunchError, UserError
+from .protocol import EVENTS, Console, Failure, Frame, Message, decode, encode
+from .site import Site
 
-STATIC = Path(__file__).parent / "static"
+LOOPBACK = "127.0.0.1"
 # One frame carries all inputs of a workload, or all outputs.
 MAX_FRAME_BYTES = 2**31 - 1
+MAX_TEXT_BYTES = 8 * 2**20  # a message without tensors: thousands of samples at most
+# Messages that answer nothing (console lines, failures of the page itself): a burst, and then so many a second.
+UNASKED_BURST, UNASKED_PER_S = 1000, 100.0
 STOP_TIMEOUT_S = 5
 WATCH_S = 5.0  # longer than a batch of timed iterations, so that watching does not disturb them
-MEDIA_TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm", ".txt": "text/plain"}
 
 
 class Disconnected(Exception):
     """The page's WebSocket closed while a reply was awaited."""
 
 
-class Bridge:
-    """A server on a free port of 127.0.0.1 in a thread of its own; use it as a context manager.
+@dataclass
+class Traffic:
+    """What went over the WebSocket, tensors and text together."""
 
-    ``files`` are the names in ``folder`` that the page may fetch from ``model/``; nothing else of the folder is served.
-    ``allow_eval`` lets the page's scripts make functions from text, which ONNX Runtime's WebNN provider does.
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    messages_sent: int = 0
+    messages_received: int = 0
+
+
+class Bridge:
+    """A server on a free port in a thread of its own; use it as a context manager.
+
+    ``folder`` and ``files`` are shared with the page at ``model/``, ``allow_eval`` is that of Site. It listens on loopback, or on the
+    address ``listen`` of this machine, where other machines reach it (0.0.0.0: on every one). ``port`` is taken where it is free, 0 for
+    any. ``wrap`` is put around the server's application (ASGI).
     """
 
-    def __init__(self, folder: Path | None = None, files: Collection[str] = (), *, allow_eval: bool = False) -> None:
-        if not (STATIC / "index.html").is_file():
-            raise UnavailableError("The browser runtime is not built.", "Run: npm ci && npm run build in the folder browser.")
-        self._files = {name: folder / name for name in files} if folder else {}
-        self._script_policy = "'self' 'wasm-unsafe-eval'" + (" 'unsafe-eval'" if allow_eval else "")
-        self._static = {path.name: path for path in STATIC.iterdir()}
+    def __init__(
+        self,
+        folder: Path | None = None,
+        files: Collection[str] = (),
+        *,
+        allow_eval: bool = False,
+        listen: str = LOOPBACK,
+        port: int = 0,
+        wrap: Callable[[Any], Any] = lambda application: application,
+    ) -> None:
         self._token: str | None = secrets.token_urlsafe(32)
         self._ids = itertools.count(1)
-        self._pending: dict[int, concurrent.futures.Future[Frame]] = {}
+        self._pending: dict[int, queue.SimpleQueue[Frame | Exception]] = {}
         self._lock = threading.Lock()  # guards _token, _pending and _broken
         self._broken: Exception | None = None
         self._page: WebSocket | None = None
-        self._connected: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._connected = threading.Event()
         self._console: deque[str] = deque(maxlen=50)
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self._unasked, self._unasked_since = float(UNASKED_BURST), time.monotonic()
+        self.traffic = Traffic()
+        self.user_agent = ""  # of the page that connected
+        self._socket = _listen(listen, port)
+        own = self._socket.getsockname()[1]
+        address = _address_of_this_machine() if listen == "0.0.0.0" else listen
+        self.host = f"{address}:{own}"
         self.origin = f"http://{self.host}"
         self.url = f"{self.origin}/#token={self._token}"
+        self.site = Site({self.host, f"{LOOPBACK}:{own}"}, allow_eval=allow_eval)
+        if folder:
+            self.site.share(folder, files, prefix="")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._application(),
+                wrap(self.site.application(WebSocketRoute("/bridge", self._bridge))),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -95,19 +119,31 @@ class Bridge:
         self._server.should_exit = True
         self._thread.join(STOP_TIMEOUT_S)
         self._socket.close()
+        self._fail(Disconnected("The bridge was closed."))
 
     @property
     def console(self) -> list[str]:
         """The page's latest console errors and warnings."""
         return list(self._console)
 
+    @property
+    def broken(self) -> Exception | None:
+        """Why nothing can be asked of the page any more; None while it can."""
+        return self._broken
+
     def connected(self, timeout_s: float) -> bool:
         """Wait for the page; False if it has not connected after ``timeout_s``."""
-        try:
-            self._connected.result(timeout_s)
-        except concurrent.futures.TimeoutError:
-            return False
-        return True
+        return self._connected.wait(timeout_s)
+
+    def next_id(self) -> int:
+        """A number for a request, for who must know it while the request runs."""
+        return next(self._ids)
+
+    def post(self, message: Message) -> None:
+        """Send ``message`` and wait for nothing; its reply is dropped."""
+        if self._page is not None and self._loop is not None:
+            frame = encode(replace(message, id=message.id or self.next_id()))
+            asyncio.run_coroutine_threadsafe(self._send(self._page, frame), self._loop).add_done_callback(self._sent)
 
     def request(
         self,
@@ -117,8 +153,10 @@ class Bridge:
         timeout_s: float,
         phase: str,
         watch: Callable[[], Exception | None] = lambda: None,
+        on_event: Callable[[Message], None] | None = None,
     ) -> Frame:
-        """Send ``message`` and wait for its reply.
+        """Send ``message`` (with the id that it has, or the next one) and wait for its reply; ``on_event`` gets its events, in this
+        thread, and each one starts the limit anew.
 
         Raises LaunchError: what the page reported, or ``timeout`` after ``timeout_s`` (``phase`` is named in it); Disconnected
         when the page goes away; and what ``watch`` gives, which is asked every WATCH_S seconds.
@@ -126,22 +164,30 @@ class Bridge:
         page, loop = self._page, self._loop
         if page is None or loop is None:
             raise Disconnected("The page has not connected.")
-        reply: concurrent.futures.Future[Frame] = concurrent.futures.Future()
-        number = next(self._ids)
+        arrived: queue.SimpleQueue[Frame | Exception] = queue.SimpleQueue()
+        number = message.id or self.next_id()
         with self._lock:
             if self._broken:
                 raise self._broken
-            self._pending[number] = reply
-        frame = encode(replace(message, id=number), tensors)
+            self._pending[number] = arrived
         try:
-            asyncio.run_coroutine_threadsafe(_send(page, frame), loop).add_done_callback(self._sent)
+            frame = encode(replace(message, id=number), tensors)
+            asyncio.run_coroutine_threadsafe(self._send(page, frame), loop).add_done_callback(self._sent)
             deadline = time.monotonic() + timeout_s
             while (left_s := deadline - time.monotonic()) > 0:
-                done, _ = concurrent.futures.wait([reply], min(left_s, WATCH_S))
-                if done:
-                    return reply.result()
-                if cause := watch():
-                    raise cause
+                try:
+                    answer = arrived.get(timeout=min(left_s, WATCH_S))
+                except queue.Empty:
+                    if cause := watch():
+                        raise cause from None
+                    continue
+                if isinstance(answer, Exception):
+                    raise answer
+                if not isinstance(answer.message, EVENTS):
+                    return answer
+                if on_event:
+                    on_event(answer.message)
+                deadline = time.monotonic() + timeout_s
             raise LaunchError("timeout", f"{phase} went over its limit of {timeout_s:g} s.")
         finally:
             with self._lock:
@@ -150,58 +196,24 @@ class Bridge:
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
 
-    def _application(self) -> Starlette:
-        routes = [
-            WebSocketRoute("/bridge", self._bridge),
-            Route("/model/{name}", functools.partial(self._file, self._files)),
-            Route("/{name}", functools.partial(self._file, self._static)),
-            Route("/", functools.partial(self._file, self._static)),
-        ]
-        application = Starlette(routes=routes)
-        application.router.redirect_slashes = False
-        return application
-
-    async def _file(self, files: Mapping[str, Path], request: Request) -> Response:
-        if not self._for_us(request):
-            return PlainTextResponse("This server answers only its own page.", 403)
-        path = files.get(request.path_params.get("name", "index.html"))
-        if path is None or not path.is_file():
-            return PlainTextResponse("No such file.", 404, headers=self._headers())
-        media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-        return FileResponse(path, media_type=media_type, headers=self._headers())
-
-    def _for_us(self, connection: HTTPConnection) -> bool:
-        return connection.headers.get("host") == self.host and connection.headers.get("origin", self.origin) == self.origin
-
-    def _headers(self) -> dict[str, str]:
-        policy = f"default-src 'none'; script-src {self._script_policy}; worker-src 'self'; connect-src 'self' ws://{self.host}"
-        return {
-            # Both make the page cross-origin isolated, which wasm threads and the fine clock need.
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cross-Origin-Embedder-Policy": "require-corp",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Content-Security-Policy": policy + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-        }
-
     async def _bridge(self, page: WebSocket) -> None:
         # A browser always sends the origin of a WebSocket, so one without it is no page of ours.
-        if not (self._for_us(page) and "origin" in page.headers and self._use_token(page.query_params.get("token", ""))):
+        if not (self.site.for_us(page) and "origin" in page.headers and self._use_token(page.query_params.get("token", ""))):
             await page.close(1008)
             return
-        await page.accept()
+        await page.accept(headers=[self.site.cookie_header])
+        self.user_agent = page.headers.get("user-agent", "")
         self._page, self._loop = page, asyncio.get_running_loop()
-        self._connected.set_result(None)
+        self._connected.set()
         try:
             while True:
                 event = await page.receive()
                 if event["type"] == "websocket.disconnect":
                     break
-                self._take(decode(event.get("bytes") or event["text"]))
+                self._take(event.get("bytes") or event["text"])
         except (ValueError, TypeError, KeyError) as error:
             self._fail(LaunchError("page_error", f"The page sent a message that is not understood: {error}"))
+            await page.close(1008)
         finally:
             self._fail(Disconnected("The page closed its connection."))
 
@@ -212,25 +224,45 @@ class Bridge:
                 self._token = None
         return valid
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, raw: str | bytes) -> None:
+        self.traffic.messages_received += 1
+        self.traffic.bytes_received += len(raw)
+        if isinstance(raw, str) and len(raw) > MAX_TEXT_BYTES:
+            raise ValueError(f"a text of {len(raw):,} characters, more than {MAX_TEXT_BYTES:,}")
+        frame = decode(raw)
         message = frame.message
+        if message.id == 0:
+            self._count_unasked()
         if isinstance(message, Console):
             self._console.append(f"{message.level}: {message.text}")
         elif isinstance(message, Failure) and message.id == 0:
             self._fail(LaunchError(message.error_class, self._told(message)))
         else:
             with self._lock:
-                reply = self._pending.get(message.id)
-            if reply is None or reply.done():
-                return  # came after its time was over
-            if isinstance(message, Failure):
-                reply.set_exception(LaunchError(message.error_class, self._told(message)))
-            else:
-                reply.set_result(frame)
+                waiting = self._pending.get(message.id)
+            if waiting is not None:  # otherwise it came after its time was over
+                failed = isinstance(message, Failure)
+                waiting.put(LaunchError(message.error_class, self._told(message)) if failed else frame)  # type: ignore[attr-defined, arg-type]
+
+    def _count_unasked(self) -> None:
+        """Refuses a page that floods Python with what nobody asked for (a token bucket)."""
+        now = time.monotonic()
+        self._unasked = min(UNASKED_BURST, self._unasked + (now - self._unasked_since) * UNASKED_PER_S) - 1
+        self._unasked_since = now
+        if self._unasked < 0:
+            raise ValueError(f"more than {UNASKED_BURST} messages that answer no request came at once")
 
     def _told(self, failure: Failure) -> str:
         errors = [line for line in self._console if line.startswith("error:")]
         return failure.message + (f" (console: {errors[-1]})" if errors and failure.message not in errors[-1] else "")
+
+    async def _send(self, page: WebSocket, frame: str | bytearray) -> None:
+        if isinstance(frame, str):
+            await page.send_text(frame)
+        else:
+            await page.send({"type": "websocket.send", "bytes": frame})  # send_bytes would ask for immutable ones
+        self.traffic.messages_sent += 1
+        self.traffic.bytes_sent += len(frame)
 
     def _sent(self, sending: concurrent.futures.Future[None]) -> None:
         error = None if sending.cancelled() else sending.exception()
@@ -242,13 +274,24 @@ class Bridge:
         with self._lock:
             self._broken = self._broken or error
             waiting = list(self._pending.values())
-        for reply in waiting:
-            if not reply.done():
-                reply.set_exception(error)
+        for arrived in waiting:
+            arrived.put(error)
 
 
-async def _send(page: WebSocket, frame: str | bytes) -> None:
-    if isinstance(frame, str):
-        await page.send_text(frame)
-    else:
-        await page.send_bytes(frame)
+def _listen(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((address, port), backlog=64)
+    except OSError as refused:
+        if port == 0:
+            raise UserError(f"The server cannot listen on {address}: {refused}.") from refused
+        return _listen(address, 0)
+
+
+def _address_of_this_machine() -> str:
+    """The address under which its network knows this machine. Nothing is sent: connecting a datagram socket only chooses a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): nobody's
+        except OSError as alone:
+            raise UserError(f"This machine has no network that others could reach it by: {alone}.") from alone
+        return probe.getsockname()[0]

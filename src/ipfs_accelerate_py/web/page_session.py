@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -37,7 +37,8 @@ Reply = TypeVar("Reply", bound=Message)
 class Page:
     """The runtime's page in a fresh profile of ``browser``; a context manager. Raises LaunchError (browser_start) if it stays away.
 
-    ``folder``, ``files`` and ``allow_eval`` are those of Bridge, ``adapter`` and ``extra_flags`` those of ``start_browser``.
+    ``folder``, ``files``, ``allow_eval``, ``port`` and ``wrap`` are those of Bridge, ``profile``, ``adapter`` and ``extra_flags`` those of
+    ``start_browser``.
     """
 
     def __init__(
@@ -49,11 +50,16 @@ class Page:
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
         allow_eval: bool = False,
+        profile: Path | None = None,
+        port: int = 0,
+        wrap: Callable[[Any], Any] = lambda application: application,
     ) -> None:
         self.browser = browser
-        self.bridge = Bridge(folder, files, allow_eval=allow_eval).__enter__()
+        self.bridge = Bridge(folder, files, allow_eval=allow_eval, port=port, wrap=wrap).__enter__()
         try:
-            self.process: BrowserProcess = start_browser(browser, self.bridge.url, adapter=adapter, extra_flags=extra_flags)
+            self.process: BrowserProcess = start_browser(
+                browser, self.bridge.url, profile=profile, adapter=adapter, extra_flags=extra_flags
+            )
         except BaseException:  # a full disk, say, is no LaunchError
             self.bridge.close()
             raise
@@ -80,12 +86,21 @@ class Page:
         self.process.connected = True
 
     def ask(
-        self, message: Message, kind: type[Reply], phase: str, limit_s: float, tensors: Tensors | None = None
+        self,
+        message: Message,
+        kind: type[Reply],
+        phase: str,
+        limit_s: float,
+        tensors: Tensors | None = None,
+        on_event: Callable[[Message], None] | None = None,
     ) -> tuple[Reply, dict[str, np.ndarray]]:
-        """The reply to ``message``, which must be of ``kind``, and its tensors. Raises LaunchError with what went wrong."""
+        """The reply to ``message``, which must be of ``kind``, and its tensors; ``on_event`` gets what comes before it. Raises
+        LaunchError with what went wrong."""
         try:
             # Not every page notices that its browser's GPU process died: WebNN calls may then never return.
-            frame = self.bridge.request(message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure)
+            frame = self.bridge.request(
+                message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure, on_event=on_event
+            )
         except Disconnected as error:
             raise self._crash(str(error)) from None
         except LaunchError as error:
@@ -152,7 +167,7 @@ class PageSession(RemoteSession):
             power_preference=power_preference,
             software_adapter=software_adapter,
             dimensions=manifest.dimensions,
-            graphs={name: _graph(graph) for name, graph in manifest.graphs.items()},
+            graphs={name: graph_spec(graph) for name, graph in manifest.graphs.items()},
             generation=_generation(manifest, workload),
         )
         try:
@@ -216,11 +231,13 @@ def _sample(times: protocol.SampleTimes) -> Sample:
     return Sample(times.total_ns, times.token_ns)
 
 
-def _graph(graph: Graph) -> protocol.GraphSpec:
+def graph_spec(graph: Graph, folder: str = "") -> protocol.GraphSpec:
+    """The graph as the page is told of it; ``folder`` is what ``Site.share`` gave."""
+
     def specs(tensors: Sequence[TensorInfo]) -> tuple[protocol.TensorSpec, ...]:
         return tuple(protocol.TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)
 
-    return protocol.GraphSpec(graph.files, graph.sha256, specs(graph.inputs), specs(graph.outputs))
+    return protocol.GraphSpec(graph.files, graph.sha256, specs(graph.inputs), specs(graph.outputs), folder, graph.bytes)
 
 
 def _generation(manifest: Manifest, workload: Workload) -> protocol.GenerationSpec | None:

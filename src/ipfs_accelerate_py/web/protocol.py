@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ERROR_CLASSES
+from . import language_model_protocol as language_model
+from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, VectorSpec
 
 Provider = Literal["wasm", "webgpu", "webnn"]
 DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
@@ -47,12 +49,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """``files[0]`` is the ONNX file, the others its external data; ``sha256`` has one digest per file."""
+    """``files[0]`` is the ONNX file, the others its external data; ``sha256`` has one digest per file. ``folder`` is what their
+    address has between ``model/`` and their name; ``bytes`` is their size together."""
 
     files: tuple[str, ...]
     sha256: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    folder: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,84 @@ class GenerationSpec:
     """Greedy decoding of ``new_tokens`` tokens; ``prompt`` is None where the input ``input_ids`` is the prompt."""
 
     new_tokens: int
+    cache_dtype: str
+    prompt: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """The front end that makes the float32 graph input ``input`` from recordings; rows of ``samples`` samples at ``rate`` Hz.
+
+    ``kind``: ``whisper`` (log-mel within 8 decades of the row's peak, [rows, mels, frames]), ``decibels`` (CLAP, [rows, 1 or with fusion 4,
+    frames, mels]), ``waveform`` (wav2vec2, [rows, samples], each recording at mean 0 and variance 1 with ``standardise``). A longer
+    recording is cut every ``row_step`` samples, or only its beginning is taken where that is 0. ``mel_scale`` slaney has filters of area 1.
+    """
+
+    input: str
+    kind: Literal["whisper", "decibels", "waveform"]
+    rate: int
+    samples: int
+    row_step: int
+    padding: Literal["zeros", "repeat"] = "zeros"
+    standardise: bool = False
+    fusion: bool = False
+    window: int = 400
+    hop: int = 160
+    mels: int = 80
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    minimum_hz: float = 0.0
+    maximum_hz: float = 8000.0
+
+
+@dataclass(frozen=True)
+class ChunkSpec:
+    """How files are cut for loading: every chunk but a file's last has ``bytes`` bytes; by file, its size and the SHA-256 of each chunk."""
+
+    bytes: int
+    sizes: dict[str, int]
+    digests: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class RecordedPipeline:
+    """A compute pipeline as text: WGSL and, as JSON, the entries of its bind group layouts, or "auto"."""
+
+    label: str
+    code: str
+    entry_point: str
+    constants: dict[str, float]
+    layout: str
+
+
+@dataclass(frozen=True)
+class Optimizations:
+    """Switches of the page, all off by default: see docs/web-optimizations.md.
+
+    With ``audio`` the inputs hold recordings (``samples`` float32, ``lengths`` int32) at ``sample_rate`` Hz in place of ``audio.input``.
+    Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph
+    how many bytes of zeros stand for them. ``pipelines`` were recorded in an earlier start and are compiled first of all.
+    ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are
+    numbers by "adapter|what", of which the page takes its live adapter's: see remembered.py.
+    """
+
+    precompilation: bool = False
+    gpu_audio: bool = False
+    parallel_loading: bool = False
+    readback: Literal["plain", "woken", "auto"] = "plain"
+    audio: AudioSpec | None = None
+    sample_rate: int = 0
+    chunks: ChunkSpec | None = None
+    keep: bool = False
+    zero_bytes: dict[str, int] = field(default_factory=dict)
+    pipelines: tuple[RecordedPipeline, ...] = ()
+    runtime_query: str = ""
+    tuned: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServedGeneration:
+    """How a served model decodes; ``prompt`` is None where the request's ``input_ids`` are the prompt."""
+
     cache_dtype: str
     prompt: tuple[int, ...] | None
 
@@ -100,6 +183,7 @@ class Open(Message):
     dimensions: dict[str, int]
     graphs: dict[str, GraphSpec]
     generation: GenerationSpec | None
+    optimizations: Optimizations = Optimizations()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +226,215 @@ class LoseDevice(Message):
     """Destroy the GPU device or the WebNN context: how a lost device is provoked in tests."""
 
 
+# Requests of the language-model engine (engines/wgsl), Python to page. Tokens are pulled: the engine runs ahead, NextTokens waits for more.
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadLanguageModel(Message):
+    """Get a device, make the buffers and begin to compile. Answer: Facts."""
+
+    decoder: DecoderSpec
+    engine: EngineSpec
+    files: tuple[FileSpec, ...]
+    matrices: tuple[MatrixSpec, ...]
+    vectors: tuple[VectorSpec, ...]
+    power_preference: Literal["low-power", "high-performance"] | None
+    software_adapter: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadWeights(Message):
+    """Fetch one file, check it, and upload what it holds. Answer: Timed."""
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileLanguageModel(Message):
+    """Wait for the pipelines and make the rest. Answer: Facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateTokens(Message):
+    """Begin to answer ``prompt``; what the cache already holds of it is not computed again. ``stop``: sequences of tokens that end the
+    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    sampling: SamplingSpec
+    stop: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextTokens(Message):
+    """Tokens since the last NextTokens, as soon as there is one. Answer: TokenBatch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelTokens(Message):
+    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruncateCache(Message):
+    """Forget what comes after ``length`` tokens. Answer: Facts with ``length``, which is less where a quantised group had to go whole."""
+
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeLogits(Message):
+    """Logits float32 [tokens, vocabulary] of every position of ``tokens``, after the cache was emptied; ``path`` says by which kernels.
+    Answer: Facts with the tensor ``logits``."""
+
+    tokens: tuple[int, ...]
+    path: Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectLanguageModel(Message):
+    """Bytes by use, pipelines, speed of the last answer. Answer: Facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCopies(Message):
+    """Copy one buffer of ``bytes`` to another ``repeats`` times in one submit: the floor of a benchmark. Answer: Timed, until the device
+    is done."""
+
+    bytes: int
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKernel(Message):
+    """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
+    ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
+
+    kernel: str
+    constants: dict[str, float | str]
+    workgroups: tuple[int, ...]
+    outputs: tuple[str, ...]
+    subgroups: bool | None
+    repeats: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Message):
+    """Fetch, load and compile as ``Open.optimizations`` says, overlapped where it says so; the reply's facts tell when what happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFeatures(Message):
+    """Features of the recordings in the tensors, made ``repeats`` times; ``crops`` are the three fractions that place a fusion's crops."""
+
+    audio: AudioSpec
+    sample_rate: int
+    where: Literal["gpu", "cpu"]
+    threads: int = 64
+    repeats: int = 1
+    crops: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordPipelines(Message):
+    """The compute pipelines that were made so far, as RecordedPipeline, for the next start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileKernels(Message):
+    """Compile every audio kernel in every variant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryReadback(Message):
+    """Time a small readback, plain and woken in turn."""
+
+    rounds: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evict(Message):
+    """Remove a share of the kept chunks, as a browser that needs room does: how that is provoked in tests."""
+
+    share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Message):
+    """Find the fastest workgroup size of the audio front end for the recordings in the tensors, within ``budget_ms``."""
+
+    audio: AudioSpec
+    sample_rate: int
+    budget_ms: int = 4000
+
+
+# Requests to models that stay open and take other inputs each time; several may be in one page, by the names that Python gives them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenModel(Message):
+    """Fetch, check and compile a model; ModelProgress comes meanwhile, ModelOpened at the end. Fields as in Open. With ``parallel``
+    all components are fetched at once, otherwise one after the other."""
+
+    model: str
+    provider: Provider
+    precision: str
+    threads: int | None
+    device_type: Literal["cpu", "gpu", "npu"]
+    power_preference: Literal["low-power", "high-performance"] | None
+    software_adapter: bool
+    graphs: dict[str, GraphSpec]
+    generation: ServedGeneration | None
+    parallel: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infer(Message):
+    """One forward pass of the tensors that come with it."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Message):
+    """Greedy decoding of at most ``new_tokens`` tokens, a DecodedToken each, until every row has come to one of ``end_tokens``.
+    ``cache_tokens`` are the positions of the key-value cache."""
+
+    model: str
+    new_tokens: int
+    cache_tokens: int
+    end_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelRequest(Message):
+    """End the Decode with the id ``request`` after its next token."""
+
+    request: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseModel(Message):
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoseModelDevice(Message):
+    """As LoseDevice, of a served model."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageMemory(Message):
+    """What the page's models and GPU buffers hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Message):
+    """Send the tensors back: how fast the bridge is."""
+
+
 # Replies and events, page to Python.
 
 
@@ -166,6 +459,15 @@ class Sampled(Message):
 
     samples: tuple[SampleTimes, ...]
     bytes_read_back: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch(Message):
+    """``logprobs`` is empty unless asked for. ``reason``, once finished: stop, length, context or cancelled; otherwise empty."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +496,73 @@ class Console(Message):
     text: str
 
 
-TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, SampleTimes)
-REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
-REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console)
+LANGUAGE_MODEL_REQUESTS = (
+    LoadLanguageModel,
+    LoadWeights,
+    CompileLanguageModel,
+    GenerateTokens,
+    NextTokens,
+    CancelTokens,
+    TruncateCache,
+    ComputeLogits,
+    InspectLanguageModel,
+    TimeCopies,
+    RunKernel,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelProgress(Message):
+    """An event of OpenModel, with its id: where a component is."""
+
+    component: str
+    phase: Literal["fetch", "verify", "compile"]
+    loaded_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOpened(Message):
+    """``facts``: engine_version, threads, device (the adapter's facts; None on wasm)."""
+
+    fetch_ns: int
+    compile_ns: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred(Message):
+    """The outputs are its tensors. ``ns`` is the page's own time, readback included."""
+
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedToken(Message):
+    """An event of Decode, with its id: one token a row, known ``ns`` after the start."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Message):
+    """Its tensors are ``token_ids`` int64 [rows, tokens] and ``logits`` [rows, vocabulary] of the first token."""
+
+    token_ns: tuple[int, ...]
+    cancelled: bool
+
+
+OPTIMIZED = (AudioSpec, ChunkSpec, RecordedPipeline, Optimizations)
+SPECS = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED)
+TENSOR_TYPES = (*SPECS, SampleTimes, *language_model.SPECS)
+SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
+OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
+MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+REQUESTS = (*MEASURING, *SERVING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
+EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
+REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
 
 
 @dataclass(frozen=True)
@@ -207,33 +573,37 @@ class Frame:
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytes:
-    """The frame: text without tensors, binary with them."""
+def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytearray:
+    """The frame: text without tensors, binary with them. Each tensor is copied once, into its place in the frame."""
     body = {"type": type(message).__name__, **dataclasses.asdict(message)}
     if not tensors:
         return json.dumps(body)
-    headers, chunks, offset = [], [], 0
+    headers, offset = [], 0
     for name, array in tensors.items():
         if array.dtype.name not in DTYPES:
             raise TypeError(f"tensor '{name}' is {array.dtype.name}; the page takes {', '.join(DTYPES)}")
-        data = np.ascontiguousarray(array)
-        headers.append(dataclasses.asdict(TensorHeader(name, array.dtype.name, array.shape, offset, data.nbytes)))
-        padding = -data.nbytes % ALIGNMENT
-        chunks += [data.tobytes(), bytes(padding)]
-        offset += data.nbytes + padding
-    text = json.dumps({**body, "tensors": headers}).encode()
+        headers.append(TensorHeader(name, array.dtype.name, array.shape, offset, array.nbytes))
+        offset += array.nbytes + -array.nbytes % ALIGNMENT
+    text = json.dumps({**body, "tensors": [dataclasses.asdict(header) for header in headers]}).encode()
     text += b" " * (-(4 + len(text)) % ALIGNMENT)
-    return b"".join([struct.pack("<I", len(text)), text, *chunks])
+    frame = bytearray(4 + len(text) + offset)
+    struct.pack_into("<I", frame, 0, len(text))
+    frame[4 : 4 + len(text)] = text
+    for header, array in zip(headers, tensors.values(), strict=True):
+        if array.size:
+            place = np.frombuffer(frame, array.dtype, array.size, 4 + len(text) + header.offset)
+            np.copyto(place.reshape(array.shape), array)
+    return frame
 
 
-def decode(frame: str | bytes) -> Frame:
+def decode(frame: str | bytes | bytearray) -> Frame:
     """The message of a frame that the page sent; ValueError, KeyError or TypeError where it is not one of REPLIES."""
     body, data = frame, memoryview(b"")
-    if isinstance(frame, bytes):
+    if not isinstance(frame, str):
         if len(frame) < 4:
             raise ValueError("a binary frame without a header")
         length = struct.unpack_from("<I", frame)[0]
-        body, data = frame[4 : 4 + length].decode(), memoryview(frame)[4 + length :]
+        body, data = bytes(frame[4 : 4 + length]).decode(), memoryview(frame)[4 + length :]
     fields = json.loads(body)
     if not isinstance(fields, dict):
         raise ValueError("the page sent a message that is no object")
@@ -265,10 +635,17 @@ def _typescript(hint: Any) -> str:
         return " | ".join(_typescript(argument) for argument in arguments)
     if origin is tuple:
         inner = _typescript(arguments[0])
-        return f"readonly ({inner})[]" if "|" in inner else f"readonly {inner}[]"
+        return f"readonly ({inner})[]" if "|" in inner or " " in inner else f"readonly {inner}[]"
     if origin is dict:
         return f"Record<string, {_typescript(arguments[1])}>"
-    simple: dict[Any, str] = {str: "string", int: "number", bool: "boolean", Any: "unknown", type(None): "null"}
+    simple: dict[Any, str] = {
+        str: "string",
+        int: "number",
+        float: "number",
+        bool: "boolean",
+        Any: "unknown",
+        type(None): "null",
+    }
     return simple.get(hint) or hint.__name__
 
 
@@ -284,6 +661,8 @@ def typescript() -> str:
     """The source of ``browser/src/protocol.ts``."""
     parts = ["// Generated by `python -m ipfs_accelerate_py.web.protocol`; change that module, not this file."]
     parts += [_interface(kind) for kind in (*TENSOR_TYPES, *REQUESTS, *REPLIES)]
+    requests = " | ".join(kind.__name__ for kind in LANGUAGE_MODEL_REQUESTS)
+    parts.append(f"export type LanguageModelRequest = {requests};")
     parts.append("export type Request = " + " | ".join(kind.__name__ for kind in REQUESTS) + ";")
     parts.append("export type Reply = " + " | ".join(kind.__name__ for kind in REPLIES) + ";")
     parts.append("export type ErrorClass = " + " | ".join(f'"{name}"' for name in ERROR_CLASSES) + ";")

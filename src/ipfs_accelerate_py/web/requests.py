@@ -1,0 +1,308 @@
+"""What a request does: a person's inputs to arrays, passes in the page, arrays to what a person reads, and the times of each part."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ModelError, WebRuntimeError
+from .runner import Opened
+from .served_model import Run
+
+if TYPE_CHECKING:
+    from .platform import UnifiedWebPlatform
+
+CACHE_STEP = 64  # caches of few different sizes: zeros for one are kept in the page
+WARM_UP_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Token:
+    """``text`` is what this token adds, and may be empty where a letter needs several. ``ms`` since the generation began, by the page's
+    clock."""
+
+    index: int
+    token_id: int
+    text: str
+    ms: float
+
+
+def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
+    started = time.perf_counter()
+    preprocessed = platform.model.preprocess(inputs)
+    wanted, notes = _new_tokens(platform, preprocessed.arrays, max_new_tokens)
+    ready = time.perf_counter()
+    rows = _rows(preprocessed.arrays)
+    work = Work(platform, preprocessed.arrays, wanted)
+    opened, runs = platform.runner.execute(lambda opened: (opened, work.passes(opened)), rows)
+    ran = time.perf_counter()
+    outputs = _joined([run.outputs for run in runs], platform.model.end_tokens if wanted else ())
+    result = platform.model.postprocess(outputs, preprocessed)
+    ended = time.perf_counter()
+
+    inference_ms = sum(run.ns for run in runs) / 1e6
+    platform.metrics.inferred(inference_ms)
+    for name, start, end in (("preprocess", started, ready), ("inference", ready, ran), ("postprocess", ran, ended)):
+        platform.metrics.span(name, start, end, rows=rows)
+    tokens = sum(len(run.token_ns) * run.outputs["token_ids"].shape[0] for run in runs) if wanted else None
+    return {
+        "success": True,
+        "result": result,
+        "metadata": {**metadata(platform, opened), "notes": [*preprocessed.notes, *notes]},
+        "performance": {
+            "preprocessing_ms": (ready - started) * 1e3,
+            "inference_ms": inference_ms,
+            "postprocessing_ms": (ended - ran) * 1e3,
+            "total_ms": (ended - started) * 1e3,
+            "tokens_per_second": tokens / (inference_ms / 1e3) if tokens else None,
+            "provenance": opened.served.provenance,
+        },
+    }
+
+
+def stream(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_new_tokens: int | None) -> Iterator[Token]:
+    if not platform.model.generates:
+        raise ModelError(f"{platform.model.model_class.name} models do not generate tokens: use run_inference.")
+    if any(isinstance(value, list) and len(value) != 1 for value in inputs.values()):
+        raise ModelError("A stream takes one input at a time: give a value, or use run_inference for a batch.")
+    preprocessed = platform.model.preprocess(inputs)
+    wanted, _ = _new_tokens(platform, preprocessed.arrays, max_new_tokens)
+    assert wanted is not None
+    return _stream(platform, preprocessed.arrays, wanted)
+
+
+def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], wanted: int) -> Iterator[Token]:
+    arrived: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            for row in range(_rows(arrays)):  # the chunks of a long recording, one after the other
+                one = {name: array[row : row + 1] for name, array in arrays.items()}
+                told: list[int] = []
+
+                def on_token(index: int, ids: Sequence[int], ns: int, told: list[int] = told) -> bool:
+                    if index < len(told):  # after a recovery it begins anew
+                        if told[index] != ids[0]:
+                            raise WebRuntimeError(
+                                "After a recovery the generation took another turn: its tokens do not continue."
+                            )
+                    else:
+                        told.append(ids[0])
+                        arrived.put((ids[0], ns))
+                    return ended.is_set()
+
+                runs = platform.runner.execute(Work(platform, one, wanted, on_token).passes, 1)
+                platform.metrics.inferred(sum(run.ns for run in runs) / 1e6)
+                if ended.is_set():
+                    break
+            arrived.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the tokens are taken
+            arrived.put(error)
+
+    thread = threading.Thread(target=work, name="stream", daemon=True)
+    thread.start()
+    ids: list[int] = []
+    said = ""
+    ends = set(platform.model.end_tokens)
+    try:
+        while (item := arrived.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            token_id, ns = item
+            ids.append(token_id)
+            whole = platform.model.processor.tokenizer.decode([token for token in ids if token not in ends])
+            piece = "" if whole.endswith("\ufffd") else whole[len(said) :]  # a letter whose bytes are still coming
+            said += piece
+            yield Token(len(ids) - 1, token_id, piece, ns / 1e6)
+    finally:
+        ended.set()
+        thread.join()
+
+
+@dataclass
+class Work:
+    """One request on whatever model is open: as many passes as the plan's batch size makes of its rows."""
+
+    platform: UnifiedWebPlatform
+    arrays: Mapping[str, np.ndarray]
+    new_tokens: int | None
+    on_token: Any = None
+
+    def passes(self, opened: Opened) -> list[Run]:
+        rows, most = _rows(self.arrays), opened.plan.batch_size
+        limit_s = 2 * self.platform.timeout_s  # one more may be before it in the page
+        runs = []
+        for first in range(0, rows, most):
+            part = {name: array[first : first + most] for name, array in self.arrays.items()}
+            if self.new_tokens is None:
+                runs.append(opened.served.infer(part, limit_s))
+                continue
+            prompt, context = _prompt_tokens(self.platform, part), _context(self.platform, opened.plan.context_length)
+            new = self.new_tokens if context is None else max(1, min(self.new_tokens, context - prompt))
+            cache = -(-(prompt + new) // CACHE_STEP) * CACHE_STEP
+            cache = max(prompt + new, cache if context is None else min(cache, context))
+            listen = self.on_token or (lambda index, ids, ns: False)
+            runs.append(opened.served.decode(part, new, cache, limit_s, listen))
+        return runs
+
+
+def warm_up(platform: UnifiedWebPlatform, passes: int) -> dict[str, Any]:
+    model = platform.model
+    arrays = model.model_class.inputs(model.config, 1, WARM_UP_TOKENS if model.model_class.default_sequence_length else None, 0)
+    work = Work(platform, arrays, 2 if model.generates else None)
+    times = []
+    for _ in range(passes):
+        runs = platform.runner.execute(work.passes, 1)
+        times.append(sum(run.ns for run in runs) / 1e6)
+    return {"pass_ms": times}
+
+
+def metadata(platform: UnifiedWebPlatform, opened: Opened) -> dict[str, Any]:
+    """What really ran."""
+    device = opened.served.facts.get("device") or {}
+    adapter = " ".join(filter(None, (device.get(key) for key in ("vendor", "architecture", "device", "description"))))
+    page = opened.live.page if opened.live else None
+    return {
+        "model_name": platform.model.name,
+        "model_class": platform.model.model_class.name,
+        "model_size": platform.model.reference.size,
+        "model_type": platform.model.model_type,
+        "weights": platform.model.reference.weights,
+        "weights_origin": platform.model.reference.origin,
+        "platform": opened.plan.platform,
+        "engine": opened.served.engine,
+        "engine_version": opened.served.facts.get("engine_version"),
+        "browser": page.browser.key if page else opened.plan.browser,
+        "browser_version": page.browser.version if page else None,
+        "precision": opened.plan.precision,
+        "adapter": adapter or None,
+        "software_adapter": device.get("software_adapter"),
+        "provenance": opened.served.provenance,
+        "degradations": [step.to_dict() for step in platform.runner.degradations],
+    }
+
+
+def feature_usage(platform: UnifiedWebPlatform) -> dict[str, Any]:
+    opened = platform.runner.opened
+    if opened is None:
+        return {}
+    device = opened.served.facts.get("device") or {}
+    webgpu = opened.plan.platform == "webgpu" and opened.live is not None
+    return {
+        "platform": opened.plan.platform,
+        "precision": opened.plan.precision,
+        "threads": opened.served.facts.get("threads"),
+        "compute_shaders": webgpu,
+        "adapter_features": device.get("features_used", []),
+        "shader_precompilation": webgpu and platform.config.use_shader_precompilation,
+        "parallel_loading": platform.config.enable_parallel_loading and opened.live is not None,
+        "kv_cache": platform.model.generates,
+        "model_sharding": False,
+    }
+
+
+def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
+    from ..measure.memory import tree_memory
+
+    opened = platform.runner.opened
+    loading = opened.served.loading if opened else None
+    live = opened.live if opened and opened.live and opened.live.healthy else None
+    page_memory = opened.served.memory() if opened and live else {}
+    device = (opened.served.facts.get("device") or {}) if opened else {}
+    tree = tree_memory(live.page.process.process_ids()) if live else None
+    held = tree.proportional_bytes if tree and tree.processes else None
+    traffic = live.page.bridge.traffic if live else None
+    return {
+        **platform.metrics.times(),
+        "provenance": opened.served.provenance if opened else None,
+        "memory_usage_mb": held / 1e6 if held is not None else None,
+        "memory": {"browser_processes_bytes": held, **{key: page_memory.get(key) for key in ("gpu_buffer_bytes", "gpu_buffer_peak_bytes")}},
+        "loading": {
+            "fetch_ms": loading.fetch_ms if loading else None,
+            "upload_ms": loading.upload_ms if loading else None,
+            "compile_ms": loading.compile_ms if loading else None,
+            "bytes": loading.bytes if loading else None,
+        },
+        "shaders": page_memory.get("shaders") or {"count": None, "compiled_ms": None, "cache": None},
+        "bridge": {
+            "bytes_sent": traffic.bytes_sent if traffic else None,
+            "bytes_received": traffic.bytes_received if traffic else None,
+        },
+        "failures": {which: count for (what, which), count in platform.metrics.counts.items() if what == "failures"},
+        "recoveries": {which: count for (what, which), count in platform.metrics.counts.items() if what == "recoveries"},
+        "adapter": device.get("description") or device.get("architecture"),
+        "feature_usage": feature_usage(platform),
+    }  # fmt: skip
+
+
+def prometheus(platform: UnifiedWebPlatform) -> str:
+    opened = platform.runner.opened
+    live = opened.live if opened else None
+    traffic = live.page.bridge.traffic if live else None
+    labels = {"model": platform.model.name, "platform": platform.runner.plan.platform, "browser": platform.runner.plan.browser}
+    gauges = {
+        "bridge_sent_bytes": traffic.bytes_sent if traffic else None,
+        "bridge_received_bytes": traffic.bytes_received if traffic else None,
+        "initialization_seconds": platform.metrics.initialization_ms and platform.metrics.initialization_ms / 1e3,
+    }
+    return platform.metrics.prometheus(labels, gauges)
+
+
+def _rows(arrays: Mapping[str, np.ndarray]) -> int:
+    return int(next(iter(arrays.values())).shape[0])
+
+
+def _prompt_tokens(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray]) -> int:
+    generation = platform.model.generation("float32")
+    assert generation is not None
+    return len(generation.start_token_ids) if generation.start_token_ids is not None else int(arrays["input_ids"].shape[1])
+
+
+def _context(platform: UnifiedWebPlatform, asked: int | None) -> int | None:
+    """Most tokens, prompt and new ones together: the model's own, or fewer. An image's tokens are among them."""
+    model = platform.model
+    text = getattr(model.config, "text_config", None)
+    longest = text.max_position_embeddings if text is not None and model.generates else model.longest()
+    known = [limit for limit in (longest, asked) if limit is not None]
+    return min(known) if known else None
+
+
+def _new_tokens(
+    platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], asked: int | None
+) -> tuple[int | None, tuple[str, ...]]:
+    """How many tokens to generate, and a note where that is fewer than asked for; None for a model that does not generate."""
+    model = platform.model
+    if not model.generates:
+        return None, ()
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise ModelError(f"max_new_tokens is a whole number above 0, not {asked!r}.")
+    wanted = asked or platform.config.max_new_tokens or model.model_class.default_new_tokens
+    assert wanted is not None
+    context, prompt = _context(platform, platform.config.context_length), _prompt_tokens(platform, arrays)
+    if context is None or prompt + wanted <= context:
+        return wanted, ()
+    if prompt >= context:
+        raise ModelError(f"The input has {prompt} tokens, and the context of {context} leaves none to generate: shorten it.")
+    return context - prompt, (f"Only {context - prompt} of {wanted} tokens fit the context of {context}.",)
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]], ends: Sequence[int]) -> dict[str, np.ndarray]:
+    """The outputs of all passes, row under row; rows of tokens that ended sooner are filled with the end token."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    joined = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        if name == "token_ids":
+            width = max(array.shape[1] for array in arrays)
+            fill = ends[0] if ends else 0  # without end tokens all rows are equally long
+            arrays = [np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill) for array in arrays]
+        joined[name] = np.concatenate(arrays)
+    return joined

@@ -1,0 +1,167 @@
+"""A model that answers requests: the seam between the platform and what executes, and its implementation by ONNX Runtime in a page.
+
+Another engine joins by implementing ``ServedModel``; the platform asks nothing else of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..models.prepared import Graph
+from . import protocol
+from .page_session import Page, graph_spec
+from .protocol import DecodedToken, Message, ModelProgress, Provider
+from .web_model import ENGINE, WebModel
+
+Arrays = Mapping[str, np.ndarray]
+OnToken = Callable[[int, Sequence[int], int], bool]  # index, a token a row, nanoseconds since the start; True ends it
+OnProgress = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a component of the model is: ``prepare`` (ONNX files are made), ``fetch``, ``verify``, ``compile``."""
+
+    component: str
+    phase: str
+    loaded_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Loading:
+    """What opening took, by the page's clock. ``upload_ms`` is None where the engine does not tell it from compiling."""
+
+    fetch_ms: float
+    compile_ms: float
+    bytes: int
+    upload_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """``ns`` by the clock of the place that ran it; ``token_ns`` from its start, of a decoding."""
+
+    outputs: dict[str, np.ndarray]
+    ns: int
+    token_ns: tuple[int, ...] = ()
+
+
+class ServedModel(ABC):
+    """Every method raises LaunchError with what went wrong there."""
+
+    engine: str
+    provenance: Literal["measured", "simulated"]
+    facts: dict[str, Any]  # engine_version, threads, device (facts of the adapter, None on wasm)
+    loading: Loading
+
+    @abstractmethod
+    def infer(self, arrays: Arrays, limit_s: float) -> Run: ...
+
+    @abstractmethod
+    def decode(self, arrays: Arrays, new_tokens: int, cache_tokens: int, limit_s: float, on_token: OnToken) -> Run:
+        """Greedy decoding until ``new_tokens``, an end token in every row, or ``on_token`` says so. ``limit_s`` is for each token."""
+
+    @abstractmethod
+    def memory(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """What is opened, and how."""
+
+    model: WebModel
+    platform: Provider
+    precision: str
+    threads: int | None = None
+    parallel: bool = True
+    limit_s: float = 300.0
+    device: Mapping[str, Any] = field(default_factory=dict)  # device_type, power_preference, software_adapter
+
+
+class PageModel(ServedModel):
+    """A model in a page, beside others."""
+
+    engine = ENGINE
+    provenance = "measured"
+
+    def __init__(self, page: Page, name: str, request: OpenRequest, on_progress: OnProgress = lambda progress: None) -> None:
+        model = request.model
+        folder, graphs = model.graphs(request.precision, lambda step: on_progress(Progress(step, "prepare")))
+        self._dtypes = {name: _dtypes(graph) for name, graph in graphs.items()}
+        self._page, self._name, self._limit_s = page, name, request.limit_s
+        self._ends = model.end_tokens if model.generates else ()
+        self._prefix = page.bridge.site.share(folder, [name for graph in graphs.values() for name in graph.files])
+        generation = model.generation(request.precision)
+        message = protocol.OpenModel(
+            model=name,
+            provider=request.platform,
+            precision=request.precision,
+            threads=request.threads,
+            graphs={key: graph_spec(graph, self._prefix) for key, graph in graphs.items()},
+            generation=protocol.ServedGeneration(generation.cache_dtype, generation.start_token_ids) if generation else None,
+            parallel=request.parallel,
+            **{"device_type": "gpu", "power_preference": None, "software_adapter": False, **request.device},
+        )
+
+        def progressed(event: Message) -> None:
+            assert isinstance(event, ModelProgress)
+            on_progress(Progress(event.component, event.phase, event.loaded_bytes, event.total_bytes))
+
+        try:
+            opened, _ = page.ask(message, protocol.ModelOpened, "loading", request.limit_s, on_event=progressed)
+        except BaseException:  # whatever ended it, nothing of a model that is not open stays served
+            page.bridge.site.withdraw(self._prefix)
+            raise
+        self.facts = opened.facts
+        size = sum(graph.bytes for graph in graphs.values())
+        self.loading = Loading(opened.fetch_ns / 1e6, opened.compile_ns / 1e6, size)
+
+    def infer(self, arrays: Arrays, limit_s: float) -> Run:
+        message = protocol.Infer(model=self._name)
+        reply, outputs = self._page.ask(message, protocol.Inferred, "inference", limit_s, self._cast(arrays))
+        return Run(outputs, reply.ns)
+
+    def decode(self, arrays: Arrays, new_tokens: int, cache_tokens: int, limit_s: float, on_token: OnToken) -> Run:
+        bridge = self._page.bridge
+        number = bridge.next_id()
+        message = protocol.Decode(
+            id=number, model=self._name, new_tokens=new_tokens, cache_tokens=cache_tokens, end_tokens=self._ends
+        )
+
+        def decoded(event: Message) -> None:
+            assert isinstance(event, DecodedToken)
+            if on_token(event.index, event.token_ids, event.ns):
+                bridge.post(protocol.CancelRequest(request=number))
+
+        reply, outputs = self._page.ask(message, protocol.Decoded, "decoding", limit_s, self._cast(arrays), decoded)
+        return Run(outputs, reply.token_ns[-1], reply.token_ns)
+
+    def memory(self) -> dict[str, Any]:
+        return self._page.ask(protocol.PageMemory(), protocol.Facts, "memory", self._limit_s)[0].facts
+
+    def lose_device(self) -> None:
+        """Provoke a lost device, as a test."""
+        self._page.ask(protocol.LoseModelDevice(model=self._name), protocol.Done, "losing the device", self._limit_s)
+
+    def close(self) -> None:
+        if self._page.bridge.broken is None:
+            self._page.ask(protocol.CloseModel(model=self._name), protocol.Done, "closing", self._limit_s)
+        self._page.bridge.site.withdraw(self._prefix)
+
+    def _cast(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Those that a graph takes, in the dtypes that it asks for."""
+        wanted = {name: dtype for dtypes in self._dtypes.values() for name, dtype in dtypes.items()}
+        return {name: np.asarray(array, dtype=wanted[name]) for name, array in arrays.items() if name in wanted}
+
+
+def _dtypes(graph: Graph) -> dict[str, np.dtype]:
+    return {info.name: np.dtype(info.dtype) for info in graph.inputs}

@@ -1,0 +1,174 @@
+"""A model as the web platform knows it: its class, what a person may give it, and its ONNX files at each precision."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UnavailableError, UserError
+from ..models.base import ModelClass
+from ..models.prepared import Generation, Graph
+from ..models.registry import ModelReference, model_classes, resolve, workload
+from ..paths import cache_folder
+from ..platforms.registry import platform
+from ..spec import BROWSER_PLATFORMS
+from .errors import ConfigurationError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from ..models.processing.processor import Preprocessed, Processor
+
+MODEL_TYPES = ("text", "vision", "audio", "multimodal")
+ENGINE = "onnxruntime-web"
+BITS = {32: "float32", 16: "float16", 8: "int8", 4: "int4"}
+
+
+def types_of(model_class: ModelClass) -> tuple[str, ...]:
+    """The ``model_type`` values that fit a class, by what it takes: CLIP is vision and multimodal."""
+    raw = model_class.raw_inputs
+    fits = {
+        "text": raw == ("text",),
+        "vision": ("image" in raw or "video" in raw) and model_class.default_new_tokens is None,
+        "audio": "audio" in raw,
+        "multimodal": len(raw) > 1,
+    }
+    return tuple(name for name in MODEL_TYPES if fits[name])
+
+
+class WebModel:
+    """Resolving the name reads no weights. Raises ConfigurationError for a type that is not the model's, ModelError for a name that
+    cannot be resolved.
+
+    ``model_name`` None is the smallest published model of ``model_type``'s first class.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None,
+        model_type: str,
+        *,
+        size: str | None = None,
+        weights: str = "auto",
+        truncate: bool = False,
+    ) -> None:
+        if model_type not in MODEL_TYPES:
+            raise ConfigurationError(
+                f"Unknown model_type '{model_type}': known are {', '.join(MODEL_TYPES)}.",
+                details={"rule": "model_type"},
+            )
+        classes = model_classes()
+        if model_name is None:
+            model_name = next(name for name, kind in classes.items() if model_type in types_of(kind))
+        try:
+            self.reference: ModelReference = resolve(model_name, size, weights)
+        except (UserError, UnavailableError) as unknown:
+            raise ModelError(
+                str(unknown),
+                details={"model_name": model_name},
+                recovery_actions=("'ipfs-accelerate models' lists those that are known.",),
+            ) from unknown
+        self.name = model_name
+        self.model_class = classes[self.reference.model_class]
+        self.truncate = truncate
+        fits = types_of(self.model_class)
+        if model_type not in fits:
+            raise ConfigurationError(
+                f"'{model_name}' is a {self.model_class.name} model and takes {' and '.join(self.model_class.raw_inputs)}: "
+                f"its model_type is {' or '.join(fits)}, not {model_type}.",
+                details={"rule": "model_type", "corrected_to": fits[0]},
+                recovery_actions=(f"Set model_type='{fits[0]}'.",),
+            )
+        self.model_type = model_type
+
+    @property
+    def generates(self) -> bool:
+        return self.model_class.default_new_tokens is not None
+
+    @functools.cached_property
+    def _processing(self) -> tuple[PretrainedConfig, Path | None]:
+        from ..models.prepare import processing
+
+        with model_errors(self.name):
+            return processing(self.reference)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self._processing[0]
+
+    @functools.cached_property
+    def processor(self) -> Processor:
+        from ..models.processing.processor import Processor
+
+        return Processor(self._processing[1], self._vocabulary, self.truncate)
+
+    @property
+    def _vocabulary(self) -> int | None:
+        text = getattr(self.config, "text_config", None)
+        return getattr(self.config, "vocab_size", None) or getattr(text, "vocab_size", None)
+
+    @functools.cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        text = getattr(self.config, "text_config", None)
+        ends = getattr(self.config, "eos_token_id", None) or getattr(text, "eos_token_id", None)
+        return tuple(sorted(self.processor.end_tokens(ends)))
+
+    def longest(self) -> int | None:
+        """Most tokens, prompt and new ones together; None where the input size is fixed."""
+        return self.model_class.longest(self.config.to_dict())
+
+    def generation(self, precision: str) -> Generation | None:
+        from dataclasses import replace
+
+        made = self.model_class.generation(self.config)
+        return replace(made, cache_dtype="float16") if made and precision == "float16" else made
+
+    def graphs(self, precision: str, tell: Callable[[str], None]) -> tuple[Path, dict[str, Graph]]:
+        """The folder of the ONNX files at ``precision``, made where it is not there yet, and the graphs."""
+        from ..models.prepare import exported
+
+        with model_errors(self.name):
+            return exported(self.reference, precision, cache_folder(), tell)
+
+    def unsupported(self, platform_name: str, precision: str) -> str | None:
+        """Why the model cannot run at this precision on a platform, or None."""
+        asked = workload(self.reference, precision=precision)
+        return platform(platform_name).unsupported(asked, ENGINE)
+
+    def precisions(self, platform_name: str) -> tuple[str, ...]:
+        """Those that the platform runs, the widest first; of ``auto`` those of any platform in a browser."""
+        names = BROWSER_PLATFORMS if platform_name == "auto" else (platform_name,)
+        return tuple(
+            precision for precision in BITS.values() if any(self.unsupported(name, precision) is None for name in names)
+        )
+
+    def preprocess(self, inputs: Mapping[str, Any]) -> Preprocessed:
+        """The arrays of the graphs. Raises ModelError for what cannot be used, values that are not finite included."""
+        if not isinstance(inputs, Mapping):
+            first = self.model_class.raw_inputs[0]
+            raise ModelError(f"Inputs are a dictionary such as {{'{first}': ...}}, not {type(inputs).__name__}.")
+        with model_errors(self.name):
+            found = self.model_class.preprocess(self.config, inputs, self.processor)
+        for name, array in found.arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ModelError(f"The {name} of the input hold values that are not finite (NaN or infinity): remove them.")
+        return found
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray], preprocessed: Preprocessed) -> dict[str, Any]:
+        floats = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in outputs.items()}
+        with model_errors(self.name):
+            return self.model_class.postprocess(self.config, floats, preprocessed, self.processor)
+
+
+@contextlib.contextmanager
+def model_errors(model_name: str) -> Iterator[None]:
+    """Turns the sentence for a person's mistake into a ModelError with the same sentence."""
+    try:
+        yield
+    except (UserError, UnavailableError) as error:
+        raise ModelError(str(error), details={"model_name": model_name}) from error

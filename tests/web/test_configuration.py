@@ -1,0 +1,112 @@
+"""Each rule of the configuration: what it corrects and reports, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ipfs_accelerate_py.web.configuration import Finding, Validation
+from ipfs_accelerate_py.web.configuration_rules import validate
+from ipfs_accelerate_py.web.errors import ConfigurationError
+from ipfs_accelerate_py.web.web_model import WebModel
+
+
+def checked(asked: dict[str, Any], name: str = "llama", platform: str = "wasm") -> Validation:
+    return validate(asked, lambda config: WebModel(name, "text", size="tiny", weights="synthetic"), platform)[0]
+
+
+def found(asked: dict[str, Any], rule: str, **options: str) -> Finding:
+    matching = [finding for finding in checked(asked, **options).errors if finding.rule == rule]
+    assert len(matching) == 1, checked(asked, **options).errors
+    return matching[0]
+
+
+def test_an_empty_configuration_is_valid_and_unchanged():
+    """Nothing given, nothing corrected."""
+    result = checked({}).to_dict()
+    assert (result["valid"], result["errors"], result["auto_corrected"]) == (True, [], False)
+    assert result["config"]["precision"] is None
+
+
+CORRECTED: list[tuple[dict[str, Any], str, str, Any]] = [
+    ({"precision": 5}, "precision_range", "precision", 8),
+    ({"precision": 64}, "precision_range", "precision", 32),
+    ({"precision": 2}, "precision_of_engine", "precision", 4),
+    ({"precision": "3bit"}, "precision_of_engine", "precision", 4),
+    ({"precision": 16}, "precision_of_engine", "precision", 32),  # no float16 arithmetic in wasm
+    ({"precision": {"lm_head": 8, "rest": 4}}, "mixed_precision", "precision", 8),
+    ({"batch_size": 0}, "batch_size", "batch_size", 1),
+    ({"batch_size": "4"}, "batch_size", "batch_size", 4),
+    ({"batch_size": 10**6}, "batch_size", "batch_size", 1024),
+    ({"context_length": 1}, "context_length", "context_length", 2),
+    ({"use_kv_cache": False}, "kv_cache_needed", "use_kv_cache", True),
+    ({"kv_cache_bits": 2}, "kv_cache_of_engine", "kv_cache_bits", 32),
+    ({"use_model_sharding": True}, "sharding_unavailable", "use_model_sharding", False),
+    ({"enable_parallel_loading": "no"}, "boolean", "enable_parallel_loading", False),
+    ({"workgroup_size": [32, 32, 1]}, "workgroup_limit", "workgroup_size", (256, 1, 1)),
+    ({"error_recovery": "Retry"}, "recovery_mode", "error_recovery", "retry"),
+    ({"threads": 0}, "threads", "threads", 1),
+]
+
+
+@pytest.mark.parametrize(("asked", "rule", "key", "value"), CORRECTED)
+def test_a_correction_is_made_and_reported_under_the_name_of_its_rule(asked: dict[str, Any], rule: str, key: str, value: Any):
+    """The report says what the value became, and the configuration has it."""
+    finding = found(asked, rule)
+    assert finding.corrected_to == value
+    result = checked(asked)
+    if rule != "workgroup_limit":  # the next rule leaves it out: this engine takes none
+        assert getattr(result.config, key) == value
+    assert result.auto_corrected
+    assert not result.valid
+    assert finding.message.endswith(".")
+
+
+@pytest.mark.parametrize(("name", "bits"), [("4bit", 4), ("int8", 8), ("fp32", 32), ("float32", 32), (4, 4)])
+def test_a_precision_may_be_written_as_people_write_it(name: Any, bits: int):
+    """No correction is needed for another way to write the same."""
+    result = checked({"precision": name})
+    assert (result.config.precision, result.valid) == (bits, True)
+
+
+def test_precision_follows_the_platform():
+    """WebGPU has float16 and no int8 products; wasm the other way round."""
+    assert checked({"precision": 16}, platform="webgpu").config.precision == 16
+    assert found({"precision": 8}, "precision_of_engine", platform="webgpu").corrected_to == 16
+    assert checked({"precision": 8}, platform="wasm").config.precision == 8
+
+
+def test_what_has_no_effect_is_a_warning():
+    """A workgroup size for this engine, a context for a model that does not generate: reported, and nothing is invalid."""
+    assert found({"workgroup_size": 64}, "workgroup_of_engine").severity == "warning"
+    result = checked({"context_length": 100}, name="bert")
+    assert [(finding.rule, finding.severity) for finding in result.errors] == [("not_generating", "warning")]
+    assert result.valid
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        ({"precision": "high"}, "precision"),
+        ({"precision": True}, "precision"),
+        ({"precision": {}}, "mixed_precision"),
+        ({"batch_size": "many"}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"use_kv_cache": "perhaps"}, "boolean"),
+        ({"memory_threshold_mb": -1}, "memory_threshold_mb"),
+        ({"workgroup_size": [0]}, "workgroup_size"),
+        ({"workgroup_size": "big"}, "workgroup_size"),
+        ({"error_recovery": "hope"}, "recovery_mode"),
+        ({"adapter": "quantum"}, "adapter"),
+        ({"weights": "heavy"}, "weights"),
+        ({"batchsize": 3}, "unknown_key"),
+    ],
+)
+def test_what_cannot_be_corrected_is_refused_by_name(asked: dict[str, Any], rule: str):
+    """A fatal ConfigurationError whose details name the rule."""
+    with pytest.raises(ConfigurationError) as raised:
+        checked(asked)
+    assert raised.value.details["rule"] == rule
+    assert raised.value.severity == "fatal"
+    assert raised.value.to_dict()["error"] == "ConfigurationError"
