@@ -529,7 +529,6 @@ def recommend(
     recommendation.show(model, options, configuration, as_json=as_json)
 
 
-
 @app.command()
 def collectives(
     processes: Annotated[int, typer.Option(help="Training processes that exchange data.")] = 2,
@@ -540,7 +539,6 @@ def collectives(
     from .console import recommendation
 
     recommendation.probe_collectives(processes, backend, as_json=as_json)
-
 
 
 def words(values: list[str]) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.console import dashboard as console
+from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.report.dashboard import sql
 from ipfs_accelerate_py.report.dashboard.page import write
 from ipfs_accelerate_py.report.dashboard.server import serving

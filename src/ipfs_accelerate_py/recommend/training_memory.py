@@ -106,7 +106,9 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
     at_update = gradients + (2 * largest if platform == "cpu" else 0.0) + (gathered / 2 if gathered else 0.0)
     context = CONTEXT_BYTES.get(platform, 0)
     resident, host = weights + states, 0.0
-    whole = layout.strategy == "fsdp" or layout.zero_stage == 3  # weights go to the host as well; below that, states and gradients
+    whole = (
+        layout.strategy == "fsdp" or layout.zero_stage == 3
+    )  # weights go to the host as well; below that, states and gradients
     if layout.offload:
         host = states + gradients + (weights if whole else 0.0)
         resident, at_update = 0.0 if whole else weights, gradients
