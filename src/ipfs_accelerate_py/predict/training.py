@@ -10,25 +10,30 @@ from typing import Any
 
 import numpy as np
 
+from ..graph import ModelCounts
 from . import conformal, residual
 from .ceilings import Ceilings, from_datasheet
 from .fitted import Fitted, FittedDevice, Measured, Width, version_of
 from .fitting import Costs, Terms, fit, rows_of, terms
+from .memory import fit_memory
 from .observations import DeviceKey, Evidence, Observation
 
 # Where no device of an engine is known at all. Orders of magnitude only: an interval that rests on them is as wide as the errors say.
 DEFAULTS = {
-    "torch@gpu": Costs(1.5, 12e-6, 100e-6),
-    "torch@cpu": Costs(1.5, 5e-6, 200e-6),
-    "onnxruntime@cpu": Costs(1.5, 2e-6, 100e-6),
-    "openvino@cpu": Costs(1.3, 2e-6, 100e-6),
-    "onnxruntime-web@cpu": Costs(3.0, 3e-6, 1e-3),
-    "onnxruntime-web@gpu-chromium": Costs(3.0, 30e-6, 3e-3),
+    "torch@gpu": Costs(1.5, 1.5, 12e-6, 100e-6),
+    "torch@cpu": Costs(1.5, 1.5, 5e-6, 200e-6),
+    "onnxruntime@cpu": Costs(1.5, 1.5, 2e-6, 100e-6),
+    "openvino@cpu": Costs(1.3, 1.3, 2e-6, 100e-6),
+    "onnxruntime-web@cpu": Costs(3.0, 3.0, 3e-6, 1e-3),
+    "onnxruntime-web@gpu-chromium": Costs(3.0, 3.0, 30e-6, 3e-3),
 }
-GENERIC = Costs(2.0, 10e-6, 1e-3)
-# How far, in the logarithm, a device may lie from its engine's prior, and a model on it from the device.
-DEVICE_SPREAD, MODEL_SPREAD = (0.7, 1.2, 1.5), (0.15, 0.3, 0.3)
-NOMINAL_CPU = Ceilings("nominal", "a processor that was not probed", {"float32": ((1.0, 1e11),)}, ((1.0, 2e10),))
+GENERIC = Costs(2.0, 2.0, 10e-6, 1e-3)
+# How far, in the logarithm, a device may lie from its engine's prior, and a model on it from the device. Ceilings that are known are not
+# far from what engines reach; nominal ones are but a start.
+DEVICE_SPREAD, NOMINAL_SPREAD, MODEL_SPREAD = (0.3, 0.3, 1.2, 1.5), (0.7, 0.7, 1.2, 1.5), (0.15, 0.15, 0.3, 0.3)
+# Caches are a few times as fast as memory: what fits into them moves faster.
+_CACHES = ((1e6, 6e10), (3e7, 3e10), (2e8, 1.5e10))
+NOMINAL_CPU = Ceilings("nominal", "a processor that was not probed", {"float32": ((1.0, 1e11),)}, _CACHES)
 NOMINAL_SOFTWARE = Ceilings("nominal", "a software adapter that was not probed", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),))
 GPU_PLATFORMS = ("cuda", "rocm", "mps", "webgpu")
 DEAR_S = 1e-9
@@ -73,6 +78,7 @@ class Cell:
     observation: Observation
     terms: dict[str, Terms]
     group: str
+    source: str  # of the ceilings
 
     @property
     def key(self) -> str:
@@ -89,7 +95,7 @@ def cells_of(evidence: Evidence, probed: bool = True) -> list[Cell]:
     for each in evidence.observations:
         ceilings = ceilings_of(each.key, evidence, each.software_adapter, probed)
         group = group_of(each.key.platform, each.key.engine, each.key.browser, each.software_adapter)
-        found.append(Cell(each, terms(each.counts, ceilings, each.key.engine, each.precision), group))
+        found.append(Cell(each, terms(each.counts, ceilings, each.key.engine, each.precision), group, ceilings.source))
     return found
 
 
@@ -117,17 +123,17 @@ def learn(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bo
     models = {}
     for key, own in of_device.items():
         for model in {cell.observation.model for cell in own}:
-            rows = [row for cell in own if cell.observation.model == model for row in cell.rows]
-            models[key, model] = fit(rows, devices[key], MODEL_SPREAD)
-    rows = [
+            fitting = [row for cell in own if cell.observation.model == model for row in cell.rows]
+            models[key, model] = fit(fitting, devices[key], MODEL_SPREAD)
+    missed = [
         (
             cell.observation.key.engine,
             residual.features(cell.terms["total"], devices[cell.key], cell.observation.batch_size),
             math.log(cell.observation.ms["total"] / 1000 / cell.terms["total"].seconds(devices[cell.key])),
         )
-        for cell in (cells if corrected else ())
+        for cell in cells
     ]
-    return Knowledge(priors, devices, models, residual.train(rows))
+    return Knowledge(priors, devices, models, residual.train(missed, corrected))
 
 
 def residual_helps(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings]) -> bool:
@@ -149,7 +155,8 @@ def with_probe(prior: Costs, ceilings: Ceilings | None) -> Costs:
 
 
 def _fit_device(cells: Sequence[Cell], prior: Costs) -> Costs:
-    return fit([row for cell in cells for row in cell.rows], prior, DEVICE_SPREAD)
+    spread = NOMINAL_SPREAD if cells and cells[0].source == "nominal" else DEVICE_SPREAD
+    return fit([row for cell in cells for row in cell.rows], prior, spread)
 
 
 def seconds(knowledge: Knowledge, cell: Cell, costs: Costs) -> float:
@@ -167,25 +174,25 @@ def left_out(evidence: Evidence) -> dict[str, list[Error]]:
     """(group, logarithm of measured over predicted) of every cell, by regime, each predicted by what never saw its group.
 
     ``interpolated`` leaves a cell out, ``new model`` a whole model of every device, ``new device`` a device but its probe, and
-    ``datasheet`` the probes too.
+    ``datasheet`` the probes too. ``software adapter`` has the errors of new models on those, which say nothing of GPUs.
     """
     cells = cells_of(evidence)
     ceilings = {cell.key: ceilings_of(cell.observation.key, evidence, cell.observation.software_adapter) for cell in cells}
-    errors: dict[str, list[Error]] = {"interpolated": [], "new model": [], "new device": [], "datasheet": []}
-
-    def compare(regime: str, group: str, cell: Cell, predicted: float) -> None:
-        errors[regime].append((group, math.log(cell.observation.ms["total"] / 1000 / predicted)))
+    errors: dict[str, list[Error]] = {"interpolated": []}
 
     corrected = residual_helps(cells, ceilings)
     whole = learn(cells, ceilings, corrected)
     for index, cell in enumerate(cells):
         others = cells[:index] + cells[index + 1 :]
         same = [each for each in others if each.key == cell.key and each.observation.model == cell.observation.model]
-        if same:
+        if same and not cell.observation.software_adapter:
             device = _fit_device([each for each in others if each.key == cell.key], whole.priors[cell.group])
             costs = fit([row for each in same for row in each.rows], device, MODEL_SPREAD)
-            compare("interpolated", f"{cell.key} {cell.observation.model}", cell, cell.terms["total"].seconds(costs))
+            errors["interpolated"].append(
+                (f"{cell.key} {cell.observation.model}", _error(cell, cell.terms["total"].seconds(costs)))
+            )
     errors["new model"] = _new_models(cells, ceilings, corrected)
+    errors["software adapter"] = _new_models(cells, ceilings, corrected, software=True)
     errors["new device"] = _new_devices(cells, ceilings, corrected, lambda key: ceilings[key].source == "probe")
     plain = cells_of(evidence, probed=False)
     sheets = {cell.key: ceilings_of(cell.observation.key, evidence, False, probed=False) for cell in plain}
@@ -193,14 +200,19 @@ def left_out(evidence: Evidence) -> dict[str, list[Error]]:
     return errors
 
 
-def _new_models(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool) -> list[Error]:
+def _error(cell: Cell, predicted_s: float) -> float:
+    return math.log(cell.observation.ms["total"] / 1000 / predicted_s)
+
+
+def _new_models(
+    cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool, software: bool = False
+) -> list[Error]:
     errors: list[Error] = []
     for model, out, rest in _splits(cells, lambda cell: str(cell.observation.description.model_class)):
         known = learn(rest, ceilings, corrected) if rest else None
         for cell in out:
-            if known and cell.key in known.devices:
-                predicted = seconds(known, cell, known.devices[cell.key])
-                errors.append((model, math.log(cell.observation.ms["total"] / 1000 / predicted)))
+            if known and cell.key in known.devices and cell.observation.software_adapter == software:
+                errors.append((model, _error(cell, seconds(known, cell, known.devices[cell.key]))))
     return errors
 
 
@@ -213,10 +225,11 @@ def _new_devices(
             continue
         known = learn(rest, ceilings, corrected)
         group = out[0].group
+        if group not in known.priors and group not in DEFAULTS:
+            continue  # of this kind nothing else is known: not even a guess, and the predictor says so
         costs = with_probe(known.priors.get(group) or DEFAULTS.get(group, GENERIC), ceilings.get(device))
         for cell in out:
-            predicted = seconds(known, cell, costs)
-            errors.append((device, math.log(cell.observation.ms["total"] / 1000 / predicted)))
+            errors.append((device, _error(cell, seconds(known, cell, costs))))
     return errors
 
 
@@ -274,7 +287,6 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
     parsed = DeviceKey.of(key)
     software = any(cell.observation.software_adapter for cell in own)
     prior = known.priors.get(group_of(parsed.platform, parsed.engine, parsed.browser, software), GENERIC)
-    excess = [cell.observation.peak_bytes - formula_bytes(cell) for cell in own if cell.observation.peak_bytes]
     return FittedDevice(
         key=key,
         name=machine_name(evidence.machines.get(parsed.machine, {}), parsed.platform),
@@ -282,7 +294,7 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
         costs=known.devices.get(key) or with_probe(prior, ceilings),
         models={model: costs for (device, model), costs in known.models.items() if device == key},
         cells=tuple(_measured(cell.observation) for cell in own),
-        excess_bytes=float(np.median(excess)) if excess else None,
+        memory=fit_memory([_footprint(cell.observation) for cell in own]),
         software_adapter=software,
     )
 
@@ -302,27 +314,17 @@ def _measured(each: Observation) -> Measured:
     )
 
 
-def formula_bytes(cell: Cell) -> float:
-    counts = cell.observation.counts
-    return inference_bytes(counts.weights_bytes, counts.kv_cache_bytes, counts.largest_activation_bytes)
-
-
-def inference_bytes(weights: int, cache: int, activation: int) -> float:
-    """Weights, the cache twice (its old and its new values), and the largest operator with what stands beside it."""
-    return weights + 2 * cache + 2 * activation
-
-
 def memory_errors(cells: Sequence[Cell]) -> list[Error]:
     """(model, logarithm of measured over predicted peak), each model predicted from the others on the same device."""
     errors = []
     for cell in cells:
-        peak = cell.observation.peak_bytes
-        others = [
-            each.observation.peak_bytes - formula_bytes(each)
-            for each in cells
-            if each.key == cell.key and each.observation.model != cell.observation.model and each.observation.peak_bytes
-        ]
-        if peak and others:
-            predicted = max(1.0, formula_bytes(cell) + float(np.median(others)))
-            errors.append((cell.observation.model, math.log(peak / predicted)))
+        each = cell.observation
+        others = [other.observation for other in cells if other.key == cell.key and other.observation.model != each.model]
+        fitted = fit_memory([_footprint(other) for other in others])
+        if each.peak_bytes and fitted:
+            errors.append((each.model, math.log(each.peak_bytes / fitted.peak(each.counts))))
     return errors
+
+
+def _footprint(each: Observation) -> tuple[ModelCounts, float | None]:
+    return each.counts, each.peak_bytes
