@@ -20,6 +20,7 @@ await build({
   target: "es2022",
   outExtension: { ".js": ".mjs" },
   conditions: ["onnxruntime-web-use-extern-wasm"],
+  loader: { ".wgsl": "text" },
   legalComments: "linked",
   loader: { ".wgsl": "text" },
   logLevel: "info",

@@ -21,7 +21,7 @@ import re
 import subprocess
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ PASSAGE_SOURCES = (
 )
 
 
-def sources() -> list[dict[str, str]]:
-    """Rows of sources.csv: kind (debian, python), name, licence, content."""
+def sources(only: Collection[str] = ()) -> list[dict[str, str]]:
+    """Rows of sources.csv (those named in ``only``, if any): kind (debian, python), name, licence, content."""
     with (Path(__file__).parent / "sources.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if not only or row["name"] in only]
 
 
 def fetch(name: str, work: Path) -> Path:
@@ -93,10 +93,10 @@ def files(root: Path, kind: str) -> list[Path]:
     return sorted(path for path in found if not SKIPPED.search(str(path.relative_to(root))))
 
 
-def read_documents(work: Path) -> Iterator[tuple[str, str, list[str]]]:
+def read_documents(work: Path, only: Collection[str] = ()) -> Iterator[tuple[str, str, list[str]]]:
     """(source, document, paragraphs) of every file with prose."""
     with Pool() as pool:
-        for source in sources():
+        for source in sources(only):
             root = root_of(source, work)
             listed = files(root, source["kind"])
             for path, found in zip(listed, pool.imap(paragraphs, listed, chunksize=16), strict=True):
@@ -109,13 +109,15 @@ def fingerprint(paragraph: str) -> bytes:
     return hashlib.blake2b(re.sub(r"[^a-z]", "", paragraph.lower())[:300].encode(), digest_size=8).digest()
 
 
-def build(work: Path) -> tuple[dict[str, list[str]], list[tuple[str, str]], dict[str, dict[str, int]]]:
+def build(
+    work: Path, only: Collection[str] = ()
+) -> tuple[dict[str, list[str]], list[tuple[str, str]], dict[str, dict[str, int]]]:
     """Training documents by source, held-out (source, document), and counts by source."""
     seen: set[bytes] = set()
     training: dict[str, list[str]] = {}
     held_out: list[tuple[str, str]] = []
     sizes: dict[str, dict[str, int]] = {}
-    for source, name, found in read_documents(work):
+    for source, name, found in read_documents(work, only):
         new = []
         for paragraph in found:
             key = fingerprint(paragraph)
@@ -165,7 +167,7 @@ def passages(held_out: list[tuple[str, str]]) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def train_tokenizer(texts: list[str]) -> Tokenizer:
+def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     """Byte-level BPE (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909; bytes as in GPT-2)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -178,7 +180,7 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
             break
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet, min_frequency=20, show_progress=False
+        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, min_frequency=20, show_progress=False
     )
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
@@ -193,8 +195,8 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def write_text(work: Path, out: Path) -> dict[str, Any]:
-    training, held_out, sizes = build(work)
+def write_text(work: Path, out: Path, only: Collection[str] = ()) -> dict[str, Any]:
+    training, held_out, sizes = build(work, only)
     content: dict[str, Any] = {}
     (out / "held_out.json").write_text(json.dumps(passages(held_out), indent=1) + "\n")
     for split, texts in (("train", balanced(training)), ("held_out", [text for _, text in held_out])):
@@ -204,11 +206,11 @@ def write_text(work: Path, out: Path) -> dict[str, Any]:
     return content
 
 
-def write_tokens(out: Path) -> dict[str, Any]:
+def write_tokens(out: Path, vocabulary: int) -> dict[str, Any]:
     texts = {
         split: gzip.decompress((out / f"{split}.txt.gz").read_bytes()).decode().split(END) for split in ("train", "held_out")
     }
-    tokenizer = train_tokenizer(texts["train"])
+    tokenizer = train_tokenizer(texts["train"], vocabulary)
     tokenizer.save(str(out / "tokenizer.json"))
     content = {}
     for split, listed in texts.items():
@@ -224,10 +226,14 @@ def main() -> None:
     text = steps.add_parser("text")
     text.add_argument("work", type=Path)
     text.add_argument("out", type=Path)
-    steps.add_parser("tokens").add_argument("out", type=Path)
+    text.add_argument("--only", nargs="*", default=[], help="these sources alone, for a small model and a slow machine")
+    tokens = steps.add_parser("tokens")
+    tokens.add_argument("out", type=Path)
+    tokens.add_argument("--vocabulary", type=int, default=VOCABULARY)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    content = write_text(chosen.work, chosen.out) if chosen.step == "text" else write_tokens(chosen.out)
+    text_step = chosen.step == "text"
+    content = write_text(chosen.work, chosen.out, chosen.only) if text_step else write_tokens(chosen.out, chosen.vocabulary)
     print(json.dumps(content))
 
 

@@ -18,13 +18,11 @@ import torch
 from common import Run, arguments, save
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-SEQUENCE = 512
+SEQUENCE = 512  # by default
 END = "<|endoftext|>"
 CHECKPOINT_S = 60
 PROMPTS = ("The program reads", "A file is", "If you want to", "This function returns", "In the past,")
 COMMON = {
-    "vocab_size": 8192,
-    "max_position_embeddings": SEQUENCE,
     "tie_word_embeddings": True,
     "rms_norm_eps": 1e-5,
     "bos_token_id": 0,
@@ -36,6 +34,14 @@ SHAPES: dict[str, dict[str, dict[str, int]]] = {
     "llama": {
         "small": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5, "intermediate_size": 832},  # 9.9
         "medium": {"hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "intermediate_size": 1024},  # 17.3
+        # For a CPU and a vocabulary of some thousands. Widths are multiples of 256, which some 2- and 3-bit formats need.
+        "mini": {
+            "hidden_size": 256,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 512,
+        },
     },
     "qwen2": {
         "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 704},  # 6.5
@@ -44,13 +50,17 @@ SHAPES: dict[str, dict[str, dict[str, int]]] = {
 }
 
 
-def build(architecture: str, size: str) -> Any:
-    """llama with as many key-value heads as heads and no biases; qwen2 with half as many and biases of the projections."""
+def build(architecture: str, size: str, vocabulary: int, sequence: int) -> Any:
+    """llama with as many key-value heads as heads (unless its shape says otherwise) and no biases; qwen2 with half as many and
+    biases of the projections."""
+    if size not in SHAPES[architecture]:
+        raise SystemExit(f"{architecture} has the sizes {', '.join(SHAPES[architecture])}")
     shape = SHAPES[architecture][size]
     heads = shape["num_attention_heads"]
+    common = {**COMMON, "vocab_size": vocabulary, "max_position_embeddings": sequence}
     if architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**COMMON, **shape, num_key_value_heads=heads, attention_bias=False))
-    return Qwen2ForCausalLM(Qwen2Config(**COMMON, **shape, num_key_value_heads=heads // 2))
+        return LlamaForCausalLM(LlamaConfig(**{**common, "num_key_value_heads": heads, "attention_bias": False, **shape}))
+    return Qwen2ForCausalLM(Qwen2Config(**common, **shape, num_key_value_heads=heads // 2))
 
 
 def tokens(path: Path, device: str) -> torch.Tensor:
@@ -58,9 +68,9 @@ def tokens(path: Path, device: str) -> torch.Tensor:
     return torch.from_numpy(np.fromfile(path, "<u2").astype(np.int32)).to(device)
 
 
-def windows(corpus: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """int64 [batch, SEQUENCE + 1]"""
-    return corpus[starts[:, None] + torch.arange(SEQUENCE + 1, device=corpus.device)].long()
+def windows(corpus: torch.Tensor, starts: torch.Tensor, sequence: int) -> torch.Tensor:
+    """int64 [batch, sequence + 1]"""
+    return corpus[starts[:, None] + torch.arange(sequence + 1, device=corpus.device)].long()
 
 
 def loss_of(model: Any, batch: torch.Tensor) -> torch.Tensor:
@@ -72,13 +82,14 @@ def loss_of(model: Any, batch: torch.Tensor) -> torch.Tensor:
 def held_out_loss(run: Run, model: Any, corpus: torch.Tensor, most: int | None = None) -> float:
     """Mean negative log-likelihood in nats a token over consecutive windows, all of them or ``most`` spread evenly."""
     model.eval()
-    starts = torch.arange(0, len(corpus) - SEQUENCE - 1, SEQUENCE, device=corpus.device)
+    sequence = run.chosen.sequence
+    starts = torch.arange(0, len(corpus) - sequence - 1, sequence, device=corpus.device)
     if most is not None and len(starts) > most:
         starts = starts[:: len(starts) // most][:most]
     losses = []
-    for part in starts.split(32):
+    for part in starts.split(max(1, 32 * SEQUENCE // sequence)):
         with run.autocast:
-            losses.append(float(loss_of(model, windows(corpus, part))) * len(part))
+            losses.append(float(loss_of(model, windows(corpus, part, sequence))) * len(part))
     model.train()
     return sum(losses) / len(starts)
 
@@ -118,7 +129,8 @@ def main() -> None:
     parser = arguments(__doc__, minutes=4, learning_rate=1.5e-3, batch=128)
     parser.add_argument("architecture", choices=SHAPES)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--size", choices=("small", "medium"), default="small")
+    parser.add_argument("--size", choices=("mini", "small", "medium"), default="small")
+    parser.add_argument("--sequence", type=int, default=SEQUENCE, help="tokens of a window, and of the model's context")
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()
     torch.manual_seed(chosen.seed)
@@ -127,7 +139,8 @@ def main() -> None:
 
     corpus = tokens(chosen.data / "train.u16", chosen.device)
     held_out = tokens(chosen.data / "held_out.u16", chosen.device)
-    model = build(chosen.architecture, chosen.size).to(chosen.device)
+    reading = PreTrainedTokenizerFast(tokenizer_file=str(chosen.data / "tokenizer.json"))
+    model = build(chosen.architecture, chosen.size, len(reading), chosen.sequence).to(chosen.device)
     run = Run(chosen, model)
     checkpoint = chosen.out / "checkpoint.pt"
     generator = torch.Generator(chosen.device).manual_seed(chosen.seed)
@@ -140,14 +153,14 @@ def main() -> None:
     forward = model
     if chosen.compile:
         starts = torch.zeros(chosen.batch, dtype=torch.long, device=chosen.device)
-        forward = compiled(model, run, windows(corpus, starts))
+        forward = compiled(model, run, windows(corpus, starts, chosen.sequence))
     model.train()
     run.start()
     saved = time.monotonic()
     while not run.done:
-        starts = torch.randint(len(corpus) - SEQUENCE - 1, (chosen.batch,), generator=generator, device=chosen.device)
+        starts = torch.randint(len(corpus) - chosen.sequence - 1, (chosen.batch,), generator=generator, device=chosen.device)
         with run.autocast:
-            loss = loss_of(forward, windows(corpus, starts))
+            loss = loss_of(forward, windows(corpus, starts, chosen.sequence))
         run.update(loss)
         if run.step % 500 == 0 or (run.step % 50 == 0 and run.step < 500) or run.step == 1:
             run.log(loss, held_out=round(held_out_loss(run, model, held_out, 64), 4))
@@ -161,7 +174,7 @@ def main() -> None:
         bos_token=END,
         eos_token=END,
         pad_token=END,
-        model_max_length=SEQUENCE,
+        model_max_length=chosen.sequence,
     )
     loss_nats = held_out_loss(run, model, held_out)
     run.log(loss, held_out=round(loss_nats, 4))
@@ -169,7 +182,7 @@ def main() -> None:
     measured = {
         "held_out_perplexity": round(math.exp(loss_nats), 3),
         "held_out_bits_per_character": round(loss_nats / math.log(2) * (len(held_out) // 10) / characters, 4),
-        "training_tokens_seen": run.step * chosen.batch * SEQUENCE,
+        "training_tokens_seen": run.step * chosen.batch * chosen.sequence,
         "training_tokens": len(corpus),
         "compiled": forward is not model,
         "samples": samples(model, tokenizer),

@@ -85,6 +85,86 @@ export interface SampleTimes {
   token_ns: readonly number[];
 }
 
+export interface PlaneSpec {
+  name: string;
+  file: string;
+  offset: number;
+  bytes: number;
+}
+
+export interface MatrixSpec {
+  name: string;
+  format: "quantized" | "float32" | "float16" | "bfloat16";
+  bits: number;
+  group_size: number;
+  rows: number;
+  columns: number;
+  planes: readonly PlaneSpec[];
+  bias: PlaneSpec | null;
+  bias_dtype: string;
+}
+
+export interface VectorSpec {
+  name: string;
+  dtype: string;
+  length: number;
+  plane: PlaneSpec;
+}
+
+export interface LayerSpec {
+  qkv: readonly string[];
+  output: string;
+  gate_up: readonly string[];
+  down: string;
+  attention_norm: string;
+  feed_forward_norm: string;
+}
+
+export interface DecoderSpec {
+  hidden_size: number;
+  heads: number;
+  key_value_heads: number;
+  head_size: number;
+  intermediate_size: number;
+  vocabulary: number;
+  norm_epsilon: number;
+  sliding_window: number | null;
+  inverse_frequencies: readonly number[];
+  rotary_factor: number;
+  layers: readonly LayerSpec[];
+  embedding: string;
+  final_norm: string;
+  output_matrix: string;
+}
+
+export interface FileSpec {
+  name: string;
+  bytes: number;
+  sha256: string | null;
+}
+
+export interface EngineSpec {
+  context_length: number;
+  key_bits: number;
+  value_bits: number;
+  recent_tokens: number;
+  prefill_tokens: number;
+  activations: "float" | "int8";
+  prefill_arithmetic: "float32" | "float16";
+  subgroups: boolean | null;
+  attention_workgroups: number;
+}
+
+export interface SamplingSpec {
+  temperature: number;
+  top_k: number;
+  top_p: number;
+  min_p: number;
+  repetition_penalty: number;
+  seed: number;
+  logprobs: boolean;
+}
+
 export interface Detect {
   type: "Detect";
   id: number;
@@ -250,6 +330,84 @@ export interface Evict {
   share: number;
 }
 
+export interface LoadLanguageModel {
+  type: "LoadLanguageModel";
+  id: number;
+  decoder: DecoderSpec;
+  engine: EngineSpec;
+  files: readonly FileSpec[];
+  matrices: readonly MatrixSpec[];
+  vectors: readonly VectorSpec[];
+  power_preference: "low-power" | "high-performance" | null;
+  software_adapter: boolean;
+}
+
+export interface LoadWeights {
+  type: "LoadWeights";
+  id: number;
+  file: string;
+}
+
+export interface CompileLanguageModel {
+  type: "CompileLanguageModel";
+  id: number;
+}
+
+export interface GenerateTokens {
+  type: "GenerateTokens";
+  id: number;
+  prompt: readonly number[];
+  max_new_tokens: number;
+  sampling: SamplingSpec;
+  stop: readonly (readonly number[])[];
+}
+
+export interface NextTokens {
+  type: "NextTokens";
+  id: number;
+}
+
+export interface CancelTokens {
+  type: "CancelTokens";
+  id: number;
+}
+
+export interface TruncateCache {
+  type: "TruncateCache";
+  id: number;
+  length: number;
+}
+
+export interface ComputeLogits {
+  type: "ComputeLogits";
+  id: number;
+  tokens: readonly number[];
+  path: "prefill" | "decode";
+}
+
+export interface InspectLanguageModel {
+  type: "InspectLanguageModel";
+  id: number;
+}
+
+export interface TimeCopies {
+  type: "TimeCopies";
+  id: number;
+  bytes: number;
+  repeats: number;
+}
+
+export interface RunKernel {
+  type: "RunKernel";
+  id: number;
+  kernel: string;
+  constants: Record<string, number | string>;
+  workgroups: readonly number[];
+  outputs: readonly string[];
+  subgroups: boolean | null;
+  repeats: number;
+}
+
 export interface Done {
   type: "Done";
   id: number;
@@ -278,6 +436,14 @@ export interface Counted {
   type: "Counted";
   id: number;
   nodes: Record<string, number>;
+}
+
+export interface TokenBatch {
+  type: "TokenBatch";
+  id: number;
+  tokens: readonly number[];
+  logprobs: readonly number[];
+  reason: string;
 }
 
 export interface Facts {
@@ -338,9 +504,11 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
 
-export type Reply = Done | Opened | Timed | Sampled | Counted | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
+
+export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
 export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_died" | "browser_start" | "browser_crashed" | "gpu_process_crashed" | "device_lost" | "page_error" | "load_failed" | "inference_failed";
 

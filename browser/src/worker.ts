@@ -1,6 +1,7 @@
 // The worker: answers Python's requests one after the other. Everything heavy runs here, away from the page's own thread.
 import { detect } from "./capabilities";
 import { listeners } from "./coverage";
+import { answerLanguageModel } from "./engines/wgsl/host";
 import { ClassifiedError, classify } from "./failure";
 import { decode, encode, type HostTensors } from "./frames";
 import { Launch } from "./launch";
@@ -83,6 +84,8 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
     case "LoseModelDevice":
     case "PageMemory":
       return serving.answer(request, inputs);
+    default:
+      return answerLanguageModel(request, inputs);
   }
 }
 

@@ -187,8 +187,15 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[Path | None, typer.Option("--output", help="The HTML file (beside the store by default).")] = None,
     campaign: Annotated[str | None, typer.Option(help="A campaign's id (the latest by default; 'all' for every one).")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Write the dashboard of the whole store instead, as one file that works offline.")
+    ] = False,
 ) -> None:
     """Write the report of a store again, and print its summary."""
+    if full:
+        from .console import dashboard as console
+
+        return console.write_file(store, output, campaign)
     from .report.data import from_store
     from .report.html import write_report
     from .report.summary import print_summary
@@ -199,6 +206,18 @@ def report(
     data = from_store(store, campaign)
     print_summary(data)
     typer.echo(f"Report: {write_report(data, destination).resolve()}")
+
+
+@app.command()
+def dashboard(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option(help="Of this machine's loopback address; 0 for any free one.")] = 8765,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+) -> None:
+    """Look at the whole store in a browser: filters, figures, every launch, SQL. A running campaign goes on and appears in it."""
+    from .console import dashboard as console
+
+    console.serve(store, port, open_browser=open_browser)
 
 
 @app.command()
@@ -219,14 +238,90 @@ def query(
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="A cell of the store: model and target, 'bert:cpu/onnxruntime', or a spec's hash.")],
-    b: Annotated[str, typer.Argument(help="The cell to compare it with.")],
+    b: Annotated[str, typer.Argument(help="The cell to compare it with; left out with --by.")] = "",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of B: compare all cells with the words of A by browser, precision, engine, target, version, ..."
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether A is faster than B, equal, or not decided, with the ratio of medians and its interval."""
-    from .console import comparison
+    from .console import comparison, families
 
-    comparison.show(store, a, b, as_json=as_json)
+    if by is not None and b:
+        raise UserError("Give a second cell or --by, not both.")
+    if by is not None:
+        families.show(store, a, by, as_json=as_json)
+    elif b:
+        comparison.show(store, a, b, as_json=as_json)
+    else:
+        raise UserError("Give a second cell to compare with, or --by with what to compare by.")
+
+
+@app.command()
+def history(
+    cell: Annotated[str, typer.Argument(help="A cell of the store, as for 'compare'.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one cell over its campaigns, with every step of its level, and whether its launches call it slower."""
+    from .console import families
+
+    families.show_history(store, cell, as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    platforms: Annotated[list[str], typer.Option("--platforms", help="Only these, comma-separated (all by default).")] = [],  # noqa: B006
+    browsers: Annotated[list[str], typer.Option("--browsers", help="Only these (all that are found by default).")] = [],  # noqa: B006
+    engines: Annotated[list[str], typer.Option("--engines", help="Only these (all that are installed by default).")] = [],  # noqa: B006
+    threads: Annotated[int | None, typer.Option(help="CPU threads per engine (each engine's default otherwise).")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each device can do at most, in at most a minute each: for 'predict', where no model was measured yet."""
+    from .console import calibration
+
+    calibration.run(store, words(platforms), words(browsers), words(engines), threads, as_json=as_json)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="A name (bert-base-uncased, llama-7b), a config.json or its folder, or an ONNX file.")
+    ] = "",
+    platform: Annotated[str, typer.Option(help="cpu, cuda, openvino, webgpu, ... (every known device by default).")] = "",
+    engine: Annotated[str | None, typer.Option(help="torch, onnxruntime, openvino, onnxruntime-web.")] = None,
+    device: Annotated[str, typer.Option(help="As in a target: default, '1 threads', ...")] = "default",
+    browser: Annotated[str | None, typer.Option(help="chromium, firefox, ...")] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(help="A machine's hash, or a device of the datasheets: 'NVIDIA A100' (the best known by default)."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items at once.")] = 1,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens (the model's own by default).")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens to generate.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16, bfloat16, int8, int4.")] = "float32",
+    mode: Annotated[str, typer.Option(help="inference or training.")] = "inference",
+    stores: Annotated[list[Path], typer.Option("--store", help="Learn from this store too; repeat it for several.")] = [],  # noqa: B006
+    reference: Annotated[bool, typer.Option(help="Learn from the measurements that come with the program.")] = True,
+    train: Annotated[bool, typer.Option("--train", help="Learn again from the stores, and print how wrong it is.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Store the predictions, marked as predicted, in this store.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict latency, throughput and memory where nothing was measured, with 90 % intervals and how each is known."""
+    from .console import prediction
+
+    if train:
+        prediction.train(stores, reference, as_json=as_json)
+        return
+    asked = prediction.Asked(
+        model, platform, engine, device, browser, machine, batch_size, sequence_length, new_tokens, precision, mode
+    )
+    prediction.show(asked, stores, reference, save, as_json=as_json)
 
 
 @app.command()
@@ -330,6 +425,120 @@ def browsers(
     if install:
         install_missing()
     detection.show_browsers(as_json=as_json)
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A class (llama), a folder, or a hub id; with --check a folder that 'quantize' made.")
+    ],
+    bits: Annotated[int, typer.Option(help="Bits of a weight: 2, 3, 4 or 8; with a budget, of the narrowest ones.")] = 4,
+    group_size: Annotated[int, typer.Option("--group-size", help="Weights that share a scale and a zero: 32 or 64.")] = 64,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="rtn (search), hqq (half-quadratic) or gptq (needs --text). rtn by default, gptq with a text."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Bits a weight on average, spent where an error costs most; 'default': 2.24, 3.36, 4.48 at 2, 3, 4 bits."
+        ),
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A text file like what the model will read, to calibrate on.")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="A text file to measure the perplexity on, before and after.")] = None,
+    size: Annotated[str | None, typer.Option(help="A preset of the class: 'models' lists them.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The folder to make; a run that was stopped goes on in it.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (cuda where there is one by default).")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read every shard of the folder MODEL and check it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make low-bit weights of a llama, qwen2 or mistral decoder: shards with exact bytes, resumable, and what they lose.
+
+    Examples:
+
+      ipfs-accelerate quantize ./my-model --bits 4 --output ./my-model-4-bit
+
+      ipfs-accelerate quantize ./my-model --bits 3 --budget default --text sample.txt --evaluate held-out.txt --output ./my-model-3-bit
+
+      ipfs-accelerate quantize llama --size 7b --weights synthetic --bits 2 --output ./llama-7b-2-bit
+    """
+    from .console import quantize as console
+
+    if check:
+        console.check(Path(model), as_json=as_json)
+        return
+    if output is None:
+        raise UserError("Where to? Name a folder with --output.")
+    options = console.Options(size, weights, bits, group_size, solver, budget, text, evaluate, device)
+    console.quantize(model, options, output, as_json=as_json)
+
+
+@app.command()
+def recommend(
+    model: Annotated[str, typer.Argument(help="A model's name (llama-7b), class, folder, config.json or ONNX file.")],
+    mode: Annotated[str, typer.Option(help="inference or training.")] = "inference",
+    objective: Annotated[str, typer.Option(help="latency, throughput, memory, energy or cost.")] = "latency",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Items at once; in training, of each device in a step.")] = 1,
+    sequence_length: Annotated[
+        int | None, typer.Option("--sequence-length", help="Tokens (the model's own by default).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32,float16,bfloat16,int8 or int4 (16 bits and more are compared by default).")
+    ] = None,
+    gpu_count: Annotated[int, typer.Option("--gpu-count", help="GPUs that share a training run.")] = 1,
+    max_memory_gb: Annotated[float | None, typer.Option("--max-memory-gb", help="Limit of each device, 10^9 bytes.")] = None,
+    latency_limit_ms: Annotated[float | None, typer.Option("--latency-limit-ms", help="A limit, under any objective.")] = None,
+    hardware: Annotated[
+        list[str], typer.Option("--hardware", help="Only these: platforms, browsers or devices (cpu,firefox,h200).")
+    ] = [],  # noqa: B006
+    store: Annotated[
+        Path | None, typer.Option("--store", help="A store to learn from beside the shipped measurements.")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="Your price table, a CSV with date and source.")] = None,
+    configuration: Annotated[
+        str | None, typer.Option(help="Print only this configuration of a training: torchrun, deepspeed or accelerate.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where a model should run, or how its training should be spread, with the reasons and what is not known.
+
+    Examples:
+
+      ipfs-accelerate recommend llama-7b
+
+      ipfs-accelerate recommend t5-base --mode training --gpu-count 4 --max-memory-gb 40
+    """
+    from .console import recommendation
+
+    options = {
+        "mode": mode,
+        "objective": objective,
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "precision": precision,
+        "gpu_count": gpu_count,
+        "max_memory_gb": max_memory_gb,
+        "latency_slo_ms": latency_limit_ms,
+        "available_hardware": words(hardware) or None,
+        "store": store,
+        "prices": prices,
+    }
+    recommendation.show(model, options, configuration, as_json=as_json)
+
+
+@app.command()
+def collectives(
+    processes: Annotated[int, typer.Option(help="Training processes that exchange data.")] = 2,
+    backend: Annotated[str, typer.Option(help="gloo (CPU) or nccl (NVIDIA GPUs).")] = "gloo",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what exchanging gradients costs on this machine, and keep it for 'recommend --mode training'."""
+    from .console import recommendation
+
+    recommendation.probe_collectives(processes, backend, as_json=as_json)
 
 
 cache_app = typer.Typer(help="Browser profiles that are kept between starts.", no_args_is_help=True)

@@ -11,17 +11,9 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..models.registry import ModelReference, model_classes, resolve, workload
 from ..platforms.base import Available, Unavailable
-from ..platforms.registry import platform, probe
+from ..platforms.registry import platform, platform_names, platforms, probe
 from ..platforms.simulated import Simulated
-from ..spec import BROWSER_PLATFORMS, MODES, PLATFORMS, PRECISIONS, Spec, Target, Workload, identity
-
-# Which engine runs on which platforms: what can be asked for, and what a platform that is not here would have run.
-ENGINES = {
-    "torch": ("cpu", "cuda", "rocm", "mps"),
-    "onnxruntime": ("cpu",),
-    "openvino": ("openvino",),
-    "onnxruntime-web": BROWSER_PLATFORMS,
-}
+from ..spec import BROWSER_PLATFORMS, MODES, PRECISIONS, Spec, Target, Workload, identity
 
 DEFAULT_MODELS = ("bert", "vit", "whisper", "llama")
 
@@ -58,9 +50,9 @@ class Request:
         from ..web.browsers import KNOWN
 
         for what, asked, known in (
-            ("platform", self.platforms, PLATFORMS),
+            ("platform", self.platforms, platform_names()),
             ("browser", self.browsers, (*KNOWN, "all")),
-            ("engine", self.engines, ENGINES),
+            ("engine", self.engines, engine_names()),
             ("precision", self.precisions, PRECISIONS),
             ("mode", self.modes, MODES),
         ):
@@ -137,11 +129,16 @@ def make_plan(request: Request, probed: Mapping[str, Available | Unavailable]) -
     return Plan(request, specs, references, tuple(impossible), interleave(launches, request.seed), probed)
 
 
+def engine_names() -> tuple[str, ...]:
+    """Every engine that some installed platform can run with."""
+    return tuple(dict.fromkeys(engine for found in platforms().values() for engine in found.engines))
+
+
 def probe_target(name: str, *, simulate: bool) -> Available | Unavailable:
     """What the platform of this name offers; with ``simulate`` all that it could, whatever is here."""
     if not simulate:
         return probe(name)
-    return Simulated(name, [engine for engine, platforms in ENGINES.items() if name in platforms]).probe()
+    return Simulated(name, platform(name).engines).probe()
 
 
 def interleave(launches: Mapping[str, int], seed: int) -> tuple[tuple[str, int], ...]:
@@ -181,10 +178,10 @@ def _workloads(request: Request) -> Iterator[tuple[Workload, ModelReference]]:
 
 def _targets(request: Request, probed: Mapping[str, Available | Unavailable]) -> Iterator[tuple[Target, Unavailable | None]]:
     """Each target that the request covers, with the reason where it is not to be had."""
-    for name in request.platforms or PLATFORMS:
+    for name in request.platforms or platform_names():
         found = probed[name]
         if isinstance(found, Unavailable):
-            engine = next(engine for engine, platforms in ENGINES.items() if name in platforms)
+            engine = platform(name).engines[0]
             if not request.engines or engine in request.engines:
                 yield Target(platform=name, engine=engine, device=Target.with_threads("default", request.threads)), found
             continue

@@ -24,7 +24,8 @@ from ..campaign.run import PHASE_LIMITS_S, Observer, run_campaign
 from ..errors import UserError
 from ..measure import machine
 from ..paths import cache_folder
-from ..spec import PLATFORMS, Spec, identity
+from ..platforms.registry import platform_names
+from ..spec import Spec, identity
 from ..store import queries
 from ..store.writer import Store
 from ..web.browsers import environment_variable, find_browser
@@ -35,7 +36,7 @@ console = Console(stderr=True, highlight=False)
 def _plan(request: Request) -> Plan:
     request = replace(request, browsers=tuple(_browser_key(name) for name in request.browsers)).checked()
     with console.status("Asking the platforms and browsers of this machine ..."):
-        probed = {name: probe_target(name, simulate=request.simulate) for name in request.platforms or PLATFORMS}
+        probed = {name: probe_target(name, simulate=request.simulate) for name in request.platforms or platform_names()}
     return make_plan(request, probed)
 
 

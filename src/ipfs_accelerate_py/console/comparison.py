@@ -19,13 +19,10 @@ from ..store import queries
 
 def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
     """Print the verdict on cell ``a`` against cell ``b``."""
-    cells = [row for row in queries.spec_summaries(store) if row["launches_ok"]]
-    if not cells:
-        raise UserError(f"{store} holds no successful launch yet; 'ipfs-accelerate bench' makes some.")
-    first, second = _find(a, cells), _find(b, cells)
+    first, second = find_cell(store, a), find_cell(store, b)
     for row in (first, second):
         if not row["accuracy_passed"]:
-            raise UserError(f"{_name(row)} failed its output check: how fast it is wrong is not compared.")
+            raise UserError(f"{name_of(row)} failed its output check: how fast it is wrong is not compared.")
     if first["mode"] != second["mode"]:
         raise UserError(
             f"{first['mode'].capitalize()} is not compared with {second['mode']}: an iteration is another piece of work."
@@ -33,12 +30,12 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
     verdict = compare_records(_launches(store, first), _launches(store, second))
     provenance = first["provenance"]
     if as_json:
-        print(json.dumps({"a": _name(first), "b": _name(second), "provenance": provenance, **asdict(verdict)}, indent=1))
+        print(json.dumps({"a": name_of(first), "b": name_of(second), "provenance": provenance, **asdict(verdict)}, indent=1))
         return
     for row in (first, second):
         software = ", on a software adapter" if row["software_adapter"] else ""
         typer.echo(
-            f"{_name(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}{software}"
+            f"{name_of(row)}: median {row['median_ms']:.4g} ms over {row['launches_ok']} launches, {row['provenance']}{software}"
         )
     interval = f", 95 % interval [{verdict.interval.low:.3g}, {verdict.interval.high:.3g}]" if verdict.interval else ""
     told = f"A is {verdict.text}: it takes {verdict.ratio:.3g} times as long as B{interval}."
@@ -47,7 +44,15 @@ def show(store: Path, a: str, b: str, *, as_json: bool) -> None:
     typer.echo(told)
 
 
-def _name(row: dict[str, Any]) -> str:
+def find_cell(store: Path, wanted: str) -> dict[str, Any]:
+    """The one cell of the store with a successful launch that ``wanted`` names, as ``_find`` finds it. UserError for none or several."""
+    cells = [row for row in queries.spec_summaries(store) if row["launches_ok"]]
+    if not cells:
+        raise UserError(f"{store} holds no successful launch yet; 'ipfs-accelerate bench' makes some.")
+    return _find(wanted, cells)
+
+
+def name_of(row: dict[str, Any]) -> str:
     """Everything that tells a cell from its neighbours: ``bert/small/trained/float32/b1/s128:cpu·onnxruntime@3f2a``, the machine last."""
     shape = [f"b{row['batch_size']}"]
     shape += [f"s{row['sequence_length']}"] if row["sequence_length"] else []
@@ -58,7 +63,7 @@ def _name(row: dict[str, Any]) -> str:
     return f"{model}:{row['label'].replace(' ', '')}@{row['machine_hash'][:4]}{mark}"
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     return re.split(r"[\s:/·@]+", text)
 
 
@@ -68,15 +73,15 @@ def _find(wanted: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     Where a cell was measured and simulated, the measured one is meant unless the word ``simulated`` is there; likewise inference unless
     the word ``training`` is.
     """
-    names = {_name(row): row for row in cells}
-    found = [row for row in cells if set(_words(wanted)) <= {row["spec_hash"], *_words(_name(row))}]
+    names = {name_of(row): row for row in cells}
+    found = [row for row in cells if set(words_of(wanted)) <= {row["spec_hash"], *words_of(name_of(row))}]
     for word, column, usual in (("simulated", "provenance", "measured"), ("training", "mode", "inference")):
-        if word not in _words(wanted):
+        if word not in words_of(wanted):
             found = [row for row in found if row[column] == usual] or found
     if len(found) == 1:
         return found[0]
     if found:
-        told = ", ".join(f"{_name(row)} ({row['spec_hash']})" for row in found)
+        told = ", ".join(f"{name_of(row)} ({row['spec_hash']})" for row in found)
         raise UserError(f"'{wanted}' fits {len(found)} cells: add a word of a name, or give its hash. {told}.")
     raise nearest(wanted, names, "cell")
 

@@ -12,18 +12,17 @@ from rich.table import Table
 
 from ..errors import nearest
 from ..platforms.base import Unavailable
-from ..platforms.registry import probe
-from ..spec import PLATFORMS
+from ..platforms.registry import platform_names, probe
 
 
 def show(platforms: Sequence[str], *, as_json: bool) -> None:
     """Probe the platforms and print devices and facts, or the reason and the remedy."""
     for name in platforms:
-        if name not in PLATFORMS:
-            raise nearest(name, PLATFORMS, "platform")
+        if name not in platform_names():
+            raise nearest(name, platform_names(), "platform")
     console = Console(stderr=True)
     with console.status("Asking the platforms and browsers of this machine ..."):
-        found = {name: probe(name) for name in platforms or PLATFORMS}
+        found = {name: probe(name) for name in platforms or platform_names()}
     if as_json:
         print(json.dumps({name: _as_dict(answer) for name, answer in found.items()}, indent=1, default=str))
         return

@@ -43,16 +43,45 @@ def synthetic_model(
     are, in a model that has fewer) again and again. Buffers are float32, except the persistent ones, as transformers has them.
     """
     model = _unfilled(model_class, arguments, device, dtype)
-    # A parameter that is not trained has a value of its own: Whisper's encoder positions are sinusoids.
-    parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    size = min(POOL, sum(parameter.numel() for _, parameter in parameters))
-    pool = torch.empty(size).normal_(generator=torch.Generator().manual_seed(seed)).to(device)
+    parameters = _filled(model)
+    pool = _pool(parameters, seed).to(device)
     start = 0
     with torch.no_grad():
         for name, parameter in parameters:
             mean, std = _distribution(model, name, parameter)
             start = _fill(parameter.view(-1), pool, start, mean, std)
     return model
+
+
+class SyntheticTensors:
+    """The parameters of ``synthetic_model`` on the CPU in float32, one at a time: without the memory of the whole model."""
+
+    def __init__(self, model_class: ModelClass, arguments: Mapping[str, Any], seed: int) -> None:
+        model = _unfilled(model_class, arguments, "meta", torch.float32)
+        parameters = _filled(model)
+        self._pool = _pool(parameters, seed)
+        self._places: dict[str, tuple[torch.Size, int, float, float]] = {}
+        start = 0
+        for name, parameter in parameters:
+            self._places[name] = (parameter.shape, start, *_distribution(model, name, parameter))
+            start = (start + parameter.numel()) % len(self._pool)
+
+    def read(self, name: str) -> torch.Tensor:
+        """float32 of the parameter's shape; KeyError for a name that the model does not have."""
+        shape, start, mean, std = self._places[name]
+        flat = torch.empty(shape.numel())
+        _fill(flat, self._pool, start, mean, std)
+        return flat.view(shape)
+
+
+def _filled(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that are drawn. One that is not trained has a value of its own: Whisper's encoder positions are sinusoids."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _pool(parameters: list[tuple[str, nn.Parameter]], seed: int) -> torch.Tensor:
+    size = min(POOL, sum(parameter.numel() for _, parameter in parameters))
+    return torch.empty(size).normal_(generator=torch.Generator().manual_seed(seed))
 
 
 class _WithoutDraws(TorchFunctionMode):

@@ -173,6 +173,7 @@ class Platform(ABC):
     """A place where models run. Found by the entry point group ``ipfs_accelerate_py.platforms``."""
 
     name: ClassVar[str]
+    engines: ClassVar[tuple[str, ...]]  # all that it can run with, installed here or not
     least_warm_up_s: ClassVar[float] = 0.0  # a series that looks settled before this may yet become faster
 
     @abstractmethod

@@ -41,6 +41,7 @@ class BrowserPlatform(Platform):
     devices that a target may name within a browser."""
 
     name: ClassVar[Provider]  # type: ignore[misc]  # a str that is also the provider's name in the page
+    engines = (ENGINE,)
     device_names: ClassVar[tuple[str, ...]] = ("default",)
     remedy: ClassVar[str] = ""
 
@@ -67,7 +68,7 @@ class BrowserPlatform(Platform):
                 devices.append(Device(key, description, {"browser": key, **own, self.name: facts[self.name]}))
         reasons = {key: {"reason": value.reason, "remedy": value.remedy} for key, value in missing.items()}
         if devices:
-            return Available(tuple(devices), (ENGINE,), {"unavailable_browsers": reasons})
+            return Available(tuple(devices), self.engines, {"unavailable_browsers": reasons})
         # Browsers that are here say more than those that are not.
         started = [value for key, value in missing.items() if not isinstance(found[key], Unavailable)] or list(missing.values())
         return Unavailable(" ".join(dict.fromkeys(value.reason for value in started)), started[0].remedy or self.remedy)

@@ -23,6 +23,7 @@ SESSIONS: dict[str, Callable[[Workload, str, OpenOptions], GraphSession]] = {
 
 class Cpu(Platform):
     name = "cpu"
+    engines = tuple(SESSIONS)
 
     @guarded
     def probe(self) -> Available | Unavailable:
@@ -35,7 +36,7 @@ class Cpu(Platform):
     def unsupported(self, workload: Workload, engine: str) -> str | None:
         if engine == "torch":
             return torch_unsupported(workload)
-        if reason := unsupported_by(self.name, tuple(SESSIONS), engine) or exported_unsupported(workload, engine):
+        if reason := unsupported_by(self.name, self.engines, engine) or exported_unsupported(workload, engine):
             return reason
         if workload.precision == "float16":
             # Seen in the optimised graph: it casts to float32 before each operator and back after it.

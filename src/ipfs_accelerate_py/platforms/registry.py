@@ -16,6 +16,7 @@ class BrokenPlatform(Platform):
     """Stands for an entry point whose import failed, so that one bad plug-in takes nothing else down."""
 
     name = "broken"
+    engines = ("unknown",)
 
     def __init__(self, entry_point: EntryPoint, error: Exception) -> None:
         self.reason = f"{entry_point.value} does not import: {type(error).__name__}: {error}."
@@ -48,6 +49,11 @@ def platform(name: str) -> Platform:
 def probe(name: str) -> Available | Unavailable:
     """What the platform of this name says of itself just now. One that breaks the contract and raises becomes Unavailable."""
     return guarded(lambda found: found.probe())(platform(name))
+
+
+def platform_names() -> tuple[str, ...]:
+    """Our own in their usual order, then those of other packages."""
+    return tuple(_entry_points())
 
 
 def probe_all() -> dict[str, Available | Unavailable]:

@@ -34,6 +34,7 @@ class Simulated(Platform):
     """The platform of the name ``stands_for`` with these engines. ``seed`` decides the times of one launch."""
 
     name = "simulated"
+    engines = ()  # those of what it stands for
 
     def __init__(self, stands_for: str, engines: Sequence[str], seed: str = "") -> None:
         self._stands_for = stands_for

@@ -97,7 +97,7 @@ class Cell:
     @cached_property
     def interval(self) -> Interval | None:
         """95 % interval of the median over launches; None below two launches."""
-        return _median_interval(self.samples) if len(self.ok) > 1 else None
+        return launch_median_interval(self.samples) if len(self.ok) > 1 else None
 
     def per_launch(self, name: str, scale: float = 1.0) -> list[float]:
         """One value per launch that has the field: the number, or the median of a list, times ``scale``.
@@ -264,7 +264,7 @@ def _dig(launch: Launch, name: str) -> Any:
     return value
 
 
-def _median_interval(launches: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
+def launch_median_interval(launches: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
     """Of the median of launch medians, by the hierarchical bootstrap, widened for few launches as in ``ratio_interval``."""
     count = len(launches)
     tail = stats.norm.cdf(math.sqrt(count / (count - 1)) * stats.t.ppf((1 - confidence) / 2, count - 1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,16 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 
     Raises UserError where it cannot be written (a full disk, no permission).
     """
+    return write_file(path, render(data))
+
+
+def write_file(path: str | Path, text: str) -> Path:
+    """Write a page as ``write_report`` does."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(render(data), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -46,34 +52,51 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 
 
 def render(data: ReportData) -> str:
-    """The whole file as text. Scripts run only if their hash is in the page's own policy, which also forbids every request."""
+    """The whole file as text."""
     found = cells(data)
-    ranked = rankings(found)
     assets = files(__package__) / "assets"
-    scripts = [_inline(get_plotlyjs()), _inline((assets / "report.js").read_text("utf-8"))]
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            "script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-            "style-src 'unsafe-inline'",
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
+    page = Page(
+        title="Where each model runs best",
+        style=(assets / "report.css").read_text("utf-8"),
+        scripts=[get_plotlyjs(), (assets / "report.js").read_text("utf-8")],
     )
-    style = (assets / "report.css").read_text("utf-8")
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">',
-            f'<title>Where each model runs best</title>\n<link rel="icon" href="data:,">\n<style>\n{style}</style>\n</head>\n<body>',
-            *sections.page(data, found, ranked),
-            f'<script type="application/json" id="data">{_json(_payload(data, found))}</script>',
-            *(f"<script>{script}</script>" for script in scripts),
-            "</body>\n</html>\n",
-        ]
-    )
+    return page.render(sections.page(data, found, rankings(found)), _payload(data, found))
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page in one file. Scripts run only if their hash is in the page's own policy, which also forbids every request."""
+
+    title: str
+    style: str
+    scripts: Sequence[str]
+
+    def render(self, body: Iterable[str], payload: Any) -> str:
+        """The file's text; the payload stands in it as JSON, for the scripts."""
+        scripts = [_inline(script) for script in self.scripts]
+        policy = "; ".join(
+            [
+                "default-src 'none'",
+                "script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+                "style-src 'unsafe-inline'",
+                "img-src data: blob:",
+                "base-uri 'none'",
+                "form-action 'none'",
+            ]
+        )
+        return "\n".join(
+            [
+                '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+                f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+                '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+                '<meta name="color-scheme" content="light dark">',
+                f'<title>{self.title}</title>\n<link rel="icon" href="data:,">\n<style>\n{self.style}</style>\n</head>\n<body>',
+                *body,
+                f'<script type="application/json" id="data">{_json(payload)}</script>',
+                *(f"<script>{script}</script>" for script in scripts),
+                "</body>\n</html>\n",
+            ]
+        )
 
 
 def _payload(data: ReportData, found: Sequence[Cell]) -> dict[str, Any]:

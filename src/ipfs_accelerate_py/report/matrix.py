@@ -85,20 +85,25 @@ class Matrix:
             model_class, machine, platform, engine, browser, device = key
             rated = rate(launches, self.medians)
             rows.append(Row(model_class, machine, platform, engine, browser, device, rated))
-        classes, machines = list(self.families), list(self.machines)
+        classes, machines, platforms = list(self.families), list(self.machines), self.platforms
 
         def place(row: Row) -> tuple[int, int, int, str, str, str]:
-            where = machines.index(row.machine), PLATFORMS.index(row.platform)
+            where = machines.index(row.machine), platforms.index(row.platform)
             return classes.index(row.model_class), *where, row.engine, row.browser or "", row.device
 
         return sorted(rows, key=place)
+
+    @cached_property
+    def platforms(self) -> tuple[str, ...]:
+        """Our own in their usual order, then those of other packages that were launched."""
+        return tuple(dict.fromkeys((*PLATFORMS, *sorted({launch["platform"] for launch in self.launches}))))
 
     @cached_property
     def columns(self) -> list[Column]:
         """Every platform, those of browsers once for each browser that the program knows."""
         return [
             Column(platform, browser)
-            for platform in PLATFORMS
+            for platform in self.platforms
             for browser in (KNOWN if platform in BROWSER_PLATFORMS else (None,))
         ]
 

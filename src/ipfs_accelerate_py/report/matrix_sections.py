@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..platforms.base import Unavailable
-from ..spec import BROWSER_PLATFORMS, PLATFORMS
+from ..spec import BROWSER_PLATFORMS
 from .browser_support import Facts, browsers, effects, support
 from .matrix import FAMILIES, Column, Matrix, Row
 from .rating import HIGH, MEDIUM, NOT_MEASURED, RATINGS, RULE, SOFTWARE, Launch, Rated
@@ -59,7 +59,7 @@ def _counts(matrix: Matrix) -> Section:
     ratings = Counter(rated.rating for rated in cells)
     untried = sum(rated.reasons == (NOT_MEASURED,) for rated in cells)
     runs = len(cells) - ratings["Unavailable"]
-    native = [name for name in PLATFORMS if name not in BROWSER_PLATFORMS]
+    native = [name for name in matrix.platforms if name not in BROWSER_PLATFORMS]
     known = len({column.browser for column in matrix.columns} - {None})
     by_rating = ", ".join(f"{ratings[name]} {name}" for name in RATINGS[:3])
     inference = [launch for launch in matrix.launches if launch["mode"] == "inference"]
@@ -79,10 +79,13 @@ def _families(matrix: Matrix) -> Section:
     for family in (*FAMILIES, "other"):
         names = [name for name, own in matrix.families.items() if own == family]
         if names:
-            tallies = [_tally([matrix.platform_cell(name, platform)[0] for name in names]) for platform in PLATFORMS]
+            tallies = [_tally([matrix.platform_cell(name, platform)[0] for name in names]) for platform in matrix.platforms]
             rows.append((f"{family.replace('_', ' ')} ({', '.join(names)})", *tallies))
     return Section(
-        "Model families by platform", "How many classes of a family have which rating.", ("family", *PLATFORMS), tuple(rows)
+        "Model families by platform",
+        "How many classes of a family have which rating.",
+        ("family", *matrix.platforms),
+        tuple(rows),
     )
 
 
@@ -94,14 +97,15 @@ def _tally(rated: Sequence[Rated]) -> str:
 
 def _platforms(matrix: Matrix) -> Section:
     rows = [
-        (name, *(_told(matrix, matrix.platform_cell(name, platform)) for platform in PLATFORMS)) for name in matrix.families
+        (name, *(_told(matrix, matrix.platform_cell(name, platform)) for platform in matrix.platforms))
+        for name in matrix.families
     ]
     text = (
         "The best rating over machines, engines and browsers; in parentheses the machine that gave it (the list is at the end), and what "
         "to know before believing it: `cov` with the share of nodes, `sw` for a software adapter, `alone` where nothing else of its class "
         "of device was measured to compare with."
     )
-    return Section("Model classes by platform", text, ("model class", *PLATFORMS), tuple(rows))
+    return Section("Model classes by platform", text, ("model class", *matrix.platforms), tuple(rows))
 
 
 def _in_browsers(matrix: Matrix) -> Section:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from ..measure.statistics import geometric_mean
-from ..spec import Target
+from ..spec import PLATFORMS, Target
 
 Launch = Mapping[str, Any]  # a row of matrix.LAUNCHES
 Contest = tuple[str, str, str]  # machine, class of device, workload: what may be compared
@@ -29,7 +29,8 @@ RULE = (
     "for (coverage below 100 %), or a precision that was launched gave no checked result, or the adapter is a software one. "
     "**Unavailable**: no launch gave a checked result; the reason stands beside it. "
     "Classes of device: CPU (cpu, wasm; openvino and webnn on the CPU), GPU (cuda, rocm, mps, webgpu; openvino and webnn on a GPU), NPU, "
-    "and software adapters, which are a class of their own. Only measured launches of inference count."
+    "and software adapters, which are a class of their own; the devices of a platform of another package likewise. "
+    "Only measured launches of inference count."
 )
 
 
@@ -63,6 +64,8 @@ def device_class(launch: Launch) -> str:
     if platform == "webgpu":
         software = launch["software_adapter"]
         return SOFTWARE if software or (software is None and not launch["machine"].get("gpus")) else "GPU"
+    if platform not in PLATFORMS:
+        return f"device of {platform}"  # of another package: nothing says what it is comparable with
     named = Target(platform=platform, engine=launch["engine"], device=launch["device"]).device_and_threads[0]
     ran = launch["session_device"]
     asked = (ran.get("device_type") if isinstance(ran, Mapping) else None) or named

@@ -70,16 +70,17 @@ def model_labels(workloads: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         "new_tokens": "{} new tokens",
         "origin": "{}",
     }
+    values: dict[tuple[Any, Any, str], set[Any]] = {}
+    for work in by_hash.values():
+        for key in fields:
+            values.setdefault((work["model_class"], work["size"], key), set()).add(work[key])
     labels = {}
     for hash_, work in by_hash.items():
         name = f"{work['model_class']} {work['size']}"
-        peers = [
-            peer for peer in by_hash.values() if (peer["model_class"], peer["size"]) == (work["model_class"], work["size"])
-        ]
         differing = [
             pattern.format(work[key])
             for key, pattern in fields.items()
-            if work[key] is not None and len({peer[key] for peer in peers}) > 1
+            if work[key] is not None and len(values[work["model_class"], work["size"], key]) > 1
         ]
         training = ["training"] if work["mode"] == "training" else []
         labels[hash_] = " · ".join([name, *training, *differing])

@@ -1,11 +1,12 @@
 """Stores as files for other tools and other machines: Parquet and JSON go both ways, CSV goes out only.
 
 Parquet and CSV are a folder with one file per table and ``manifest.json``; CSV has ``launch_summary.csv``, all in one, as well.
-JSON is one file: ``{"schema_version": 3, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
+JSON is one file: ``{"schema_version": 4, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
 timestamps as ISO 8601 in UTC and numbers that are not finite as the texts "nan", "inf" and "-inf".
 
-Every table of results (``launch``, ``accuracy``, ``launch_summary``) has a column ``provenance``, and ``provenance`` of the manifest (of
-the JSON file) counts the launches of each. An import keeps it, and refuses rows whose provenance is not that of their campaign.
+Every table of results (``launch``, ``accuracy``, ``launch_summary``, ``probe``, ``prediction``) has a column ``provenance``, and
+``provenance`` of the manifest (of the JSON file) counts the launches of each. An import keeps it, and refuses rows whose provenance is not
+that of their campaign.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ _TABLES = {
     "campaign_end": "campaign_id = $campaign",
     "launch": "campaign_id = $campaign",
     "accuracy": "launch_id " + _LAUNCHED.format("launch_id"),
+    "probe": "machine_hash " + _LAUNCHED.format("machine_hash") + " AND target_hash IN (SELECT target_hash FROM spec WHERE "
+    "spec_hash " + _LAUNCHED.format("spec_hash") + ")",
+    "prediction": "false",  # belongs to no campaign
 }
+_SINCE = {"probe": 4, "prediction": 4}  # the schema that a table came with: older exports lack it
 
 
 _MARKED = ("accuracy",)  # has results and leaves the store with the provenance of its launch
@@ -100,7 +105,8 @@ def import_(path: Path, source: Path) -> Imported:
         try:
             migrate(scratch, version=version)
             for table in _TABLES:
-                load(scratch, table)
+                if version >= _SINCE.get(table, 1):
+                    load(scratch, table)
             migrate(scratch)
             if scratch.execute(f"SELECT count(*) FROM launch JOIN campaign USING (campaign_id) WHERE {MISMARKED}").fetchall()[
                 0

@@ -143,6 +143,18 @@ def find_browsers() -> dict[str, Browser | Unavailable]:
     return {key: _look_up(key) for key in KNOWN}
 
 
+def on_disk() -> dict[str, Path]:
+    """The executable of each known browser that is there. Starts none, so a broken one is found too."""
+    found: dict[str, Path] = {}
+    for key, known in KNOWN.items():
+        chosen = os.environ.get(environment_variable(key))
+        for path in [Path(chosen)] if chosen else _candidates(key, known):
+            if path.is_file() and (key != "safari" or sys.platform == "darwin"):
+                found[key] = path
+                break
+    return found
+
+
 def find_browser(key_or_path: str) -> Browser:
     """The browser of a key of KNOWN, or at the path of an executable.
 

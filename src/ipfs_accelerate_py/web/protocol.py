@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ERROR_CLASSES
+from . import language_model_protocol as language_model
+from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, VectorSpec
 
 Provider = Literal["wasm", "webgpu", "webnn"]
 DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
@@ -224,6 +226,98 @@ class LoseDevice(Message):
     """Destroy the GPU device or the WebNN context: how a lost device is provoked in tests."""
 
 
+# Requests of the language-model engine (engines/wgsl), Python to page. Tokens are pulled: the engine runs ahead, NextTokens waits for more.
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadLanguageModel(Message):
+    """Get a device, make the buffers and begin to compile. Answer: Facts."""
+
+    decoder: DecoderSpec
+    engine: EngineSpec
+    files: tuple[FileSpec, ...]
+    matrices: tuple[MatrixSpec, ...]
+    vectors: tuple[VectorSpec, ...]
+    power_preference: Literal["low-power", "high-performance"] | None
+    software_adapter: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadWeights(Message):
+    """Fetch one file, check it, and upload what it holds. Answer: Timed."""
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileLanguageModel(Message):
+    """Wait for the pipelines and make the rest. Answer: Facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateTokens(Message):
+    """Begin to answer ``prompt``; what the cache already holds of it is not computed again. ``stop``: sequences of tokens that end the
+    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    sampling: SamplingSpec
+    stop: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextTokens(Message):
+    """Tokens since the last NextTokens, as soon as there is one. Answer: TokenBatch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelTokens(Message):
+    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruncateCache(Message):
+    """Forget what comes after ``length`` tokens. Answer: Facts with ``length``, which is less where a quantised group had to go whole."""
+
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeLogits(Message):
+    """Logits float32 [tokens, vocabulary] of every position of ``tokens``, after the cache was emptied; ``path`` says by which kernels.
+    Answer: Facts with the tensor ``logits``."""
+
+    tokens: tuple[int, ...]
+    path: Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectLanguageModel(Message):
+    """Bytes by use, pipelines, speed of the last answer. Answer: Facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCopies(Message):
+    """Copy one buffer of ``bytes`` to another ``repeats`` times in one submit: the floor of a benchmark. Answer: Timed, until the device
+    is done."""
+
+    bytes: int
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKernel(Message):
+    """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
+    ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
+
+    kernel: str
+    constants: dict[str, float | str]
+    workgroups: tuple[int, ...]
+    outputs: tuple[str, ...]
+    subgroups: bool | None
+    repeats: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Message):
     """Fetch, load and compile as ``Open.optimizations`` says, overlapped where it says so; the reply's facts tell when what happened."""
@@ -368,6 +462,15 @@ class Sampled(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenBatch(Message):
+    """``logprobs`` is empty unless asked for. ``reason``, once finished: stop, length, context or cancelled; otherwise empty."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counted(Message):
     """Nodes by execution provider; empty where the engine does not say."""
 
@@ -391,6 +494,21 @@ class Failure(Message):
 class Console(Message):
     level: Literal["error", "warn"]
     text: str
+
+
+LANGUAGE_MODEL_REQUESTS = (
+    LoadLanguageModel,
+    LoadWeights,
+    CompileLanguageModel,
+    GenerateTokens,
+    NextTokens,
+    CancelTokens,
+    TruncateCache,
+    ComputeLogits,
+    InspectLanguageModel,
+    TimeCopies,
+    RunKernel,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,12 +555,14 @@ class Decoded(Message):
 
 
 OPTIMIZED = (AudioSpec, ChunkSpec, RecordedPipeline, Optimizations)
-TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED, SampleTimes)
+SPECS = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED)
+TENSOR_TYPES = (*SPECS, SampleTimes, *language_model.SPECS)
 SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
 OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
-REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice, *SERVING, *OPTIMIZING)
+MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+REQUESTS = (*MEASURING, *SERVING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
 EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
-REPLIES = (Done, Opened, Timed, Sampled, Counted, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
+REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
 
 
 @dataclass(frozen=True)
@@ -515,7 +635,7 @@ def _typescript(hint: Any) -> str:
         return " | ".join(_typescript(argument) for argument in arguments)
     if origin is tuple:
         inner = _typescript(arguments[0])
-        return f"readonly ({inner})[]" if "|" in inner else f"readonly {inner}[]"
+        return f"readonly ({inner})[]" if "|" in inner or " " in inner else f"readonly {inner}[]"
     if origin is dict:
         return f"Record<string, {_typescript(arguments[1])}>"
     simple: dict[Any, str] = {
@@ -541,6 +661,8 @@ def typescript() -> str:
     """The source of ``browser/src/protocol.ts``."""
     parts = ["// Generated by `python -m ipfs_accelerate_py.web.protocol`; change that module, not this file."]
     parts += [_interface(kind) for kind in (*TENSOR_TYPES, *REQUESTS, *REPLIES)]
+    requests = " | ".join(kind.__name__ for kind in LANGUAGE_MODEL_REQUESTS)
+    parts.append(f"export type LanguageModelRequest = {requests};")
     parts.append("export type Request = " + " | ".join(kind.__name__ for kind in REQUESTS) + ";")
     parts.append("export type Reply = " + " | ".join(kind.__name__ for kind in REPLIES) + ";")
     parts.append("export type ErrorClass = " + " | ".join(f'"{name}"' for name in ERROR_CLASSES) + ";")

@@ -1,7 +1,6 @@
-"""The figures of a report, for the HTML file and for notebooks alike: ``latency(cells(data)).show()``.
+"""Figures of cells with all their samples: those of the report. One panel per model.
 
-Each function takes cells (of one model or of several: one panel each) and returns a Plotly figure. Every mark and bar carries
-its cell's id as ``customdata``, by which the report filters them and opens the details.
+Every mark and bar carries its cell's id as ``customdata``, by which the report filters them and opens the details.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .cells import KINDS, Cell, fastest_medians
-from .style import BLUE, GAP_PX, GREEN, GREY, MARKER, ORANGE, PHASES, PURPLE, RED, layout, log_axis, panels_px, safe
-from .wording import bounds, milliseconds, rounded, size_of
+from ..cells import KINDS, Cell, fastest_medians
+from ..style import BLUE, GAP_PX, GREEN, GREY, MARKER, ORANGE, PHASES, PURPLE, RED, layout, log_axis, panels_px, safe
+from ..wording import bounds, milliseconds, rounded, size_of
 
 Points = Sequence[tuple[Cell, float]]
 SIMULATED_OPACITY = 0.35  # a pale mark or bar, beside the word

@@ -1,0 +1,218 @@
+// One answer. Two submits are in flight at a time, each of several steps, so that the device works on while results are read back.
+// What was computed beyond a stop token is forgotten.
+import { nowNs } from "../../clock";
+import { ClassifiedError } from "../../failure";
+import type { GenerateTokens, TokenBatch } from "../../protocol";
+import { mapForReading } from "../../wake";
+import { RESULTS } from "./decoder";
+import type { LanguageModel } from "./model";
+
+const NO_TOKEN = 0xffffffff;
+const MOST_STEPS = RESULTS / 4;
+const IN_FLIGHT = 2;
+
+interface Batch {
+  first: number;
+  steps: number;
+  staging: GPUBuffer;
+  readable: Promise<unknown>;
+}
+
+export interface Timing {
+  prompt_tokens: number;
+  reused_tokens: number;
+  prefill_ns: number;
+  /** From the first token to the last, and how many came in it. */
+  decode_ns: number;
+  decoded_tokens: number;
+  submits: number;
+  steps_per_submit: number;
+}
+
+export class Answer {
+  over = false;
+  readonly timing: Timing;
+  private readonly tokens: number[] = [];
+  private readonly logprobs: number[] = [];
+  private given = 0;
+  private reason = "";
+  private failed: unknown = null;
+  private cancelled = false;
+  private wake: () => void = () => {};
+  private readonly stagings: GPUBuffer[] = [];
+  private readonly running: Promise<void>;
+  private readonly greedy: boolean;
+  private stepsPerSubmit = 1;
+
+  constructor(
+    private readonly model: LanguageModel,
+    private readonly request: GenerateTokens,
+    rest: readonly number[],
+  ) {
+    const { temperature, repetition_penalty, logprobs } = request.sampling;
+    this.greedy = temperature === 0 && repetition_penalty === 1 && !logprobs;
+    const prompt = request.prompt.length;
+    this.timing = { prompt_tokens: prompt, reused_tokens: prompt - rest.length, prefill_ns: 0, decode_ns: 0, decoded_tokens: 0, submits: 0, steps_per_submit: 1 };
+    this.running = this.run(rest).catch((error: unknown) => {
+      this.failed = error;
+      this.end("");
+    });
+  }
+
+  /** What came since the last call; waits for a token or the end. After each chunk of a long prompt it answers with nothing, so that a
+   * request to cancel, which waits behind this one, comes through. */
+  async next(id: number): Promise<TokenBatch> {
+    if (this.given === this.tokens.length && !this.over) await new Promise<void>((resolve) => (this.wake = resolve));
+    if (this.failed && this.given === this.tokens.length) throw this.failed;
+    const tokens = this.tokens.slice(this.given);
+    const logprobs = this.request.sampling.logprobs ? this.logprobs.slice(this.given) : [];
+    this.given = this.tokens.length;
+    return { type: "TokenBatch", id, tokens, logprobs, reason: this.over && !this.failed ? this.reason : "" };
+  }
+
+  async cancel(): Promise<void> {
+    this.cancelled = true;
+    await this.running;
+  }
+
+  private end(reason: string): void {
+    this.reason = reason;
+    this.over = true;
+    this.stagings.splice(0).forEach((staging) => staging.destroy());
+    this.wake();
+  }
+
+  private async run(rest: readonly number[]): Promise<void> {
+    const { model, request } = this;
+    const start = nowNs();
+    this.writeSampling();
+    await this.prefill(rest);
+    // The context's last place may be filled: the token that follows it needs none.
+    const most = Math.min(request.max_new_tokens, model.cache.contextLength - request.prompt.length + 1);
+    const inFlight: Batch[] = [];
+    let asked = 0;
+    let firstNs = 0;
+    let previousNs = nowNs();
+    while (!this.over) {
+      while (!this.cancelled && asked < most && inFlight.length < IN_FLIGHT) {
+        const steps = asked === 0 ? 1 : Math.min(this.stepsPerSubmit, most - asked);
+        inFlight.push(this.submit(asked, steps));
+        asked += steps;
+      }
+      const batch = inFlight.shift();
+      if (!batch) {
+        const full = most < request.max_new_tokens;
+        await this.finish(this.cancelled ? "cancelled" : full ? "context" : "length", inFlight);
+        break;
+      }
+      await batch.readable;
+      const now = nowNs();
+      const stopped = this.take(batch);
+      if (batch.first === 0) {
+        firstNs = now;
+        this.timing.prefill_ns = now - start;
+      } else {
+        this.timing.decode_ns = now - firstNs;
+        this.timing.decoded_tokens = this.tokens.length - 1;
+        this.adapt((now - previousNs) / batch.steps);
+      }
+      previousNs = now;
+      if (stopped) await this.finish("stop", inFlight);
+      else this.wake();
+    }
+  }
+
+  /** Fills the cache with the prompt but its last token's answer; leaves that token's vector for the output matrix. */
+  private async prefill(rest: readonly number[]): Promise<void> {
+    const { model } = this;
+    const width = 4 * model.spec.decoder.hidden_size;
+    for (let at = 0; at < rest.length; at += model.prefill.tokens) {
+      const chunk = rest.slice(at, at + model.prefill.tokens);
+      model.prefill.submit(chunk, model.decoder, (encoder) => encoder.copyBufferToBuffer(model.prefill.hidden, (chunk.length - 1) * width, model.shared.hidden, 0, width));
+      model.ids.push(...chunk);
+      if (at + chunk.length === rest.length) break;
+      await model.device.gpu.queue.onSubmittedWorkDone();
+      this.wake();
+      if (this.cancelled) break;
+    }
+    model.writeState(model.cache.length - 1, 0, 0);
+  }
+
+  private writeSampling(): void {
+    const { temperature, top_p, min_p, repetition_penalty, top_k, seed, logprobs } = this.request.sampling;
+    const { queue } = this.model.device.gpu;
+    queue.writeBuffer(this.model.shared.sampling, 0, Float32Array.of(temperature, top_p, min_p, repetition_penalty));
+    queue.writeBuffer(this.model.shared.sampling, 16, Uint32Array.of(top_k, seed, logprobs ? 1 : 0, 0));
+    const seen = new Uint32Array(Math.ceil(this.model.spec.decoder.vocabulary / 32));
+    for (const token of this.request.prompt) seen[token >> 5]! |= 1 << (token & 31);
+    queue.writeBuffer(this.model.shared.seen, 0, seen);
+  }
+
+  /** Submits `steps` steps from the `first` sampled token on. The first of all has its vector already. */
+  private submit(first: number, steps: number): Batch {
+    const { device, decoder, shared } = this.model;
+    const encoder = device.gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (let step = first; step < first + steps; step++) {
+      if (step > 0) decoder.encodeStep(pass);
+      decoder.encodeOutput(pass);
+      decoder.encodeSample(pass, this.greedy);
+    }
+    pass.end();
+    const staging = this.stagings.pop() ?? this.model.memory.readback(RESULTS * 8);
+    encoder.copyBufferToBuffer(shared.results, 0, staging, 0, RESULTS * 8);
+    device.gpu.queue.submit([encoder.finish()]);
+    this.timing.submits++;
+    return { first, steps, staging, readable: mapForReading(device.gpu, staging, this.model.readback) };
+  }
+
+  /** Takes a batch's tokens; true where one of them ends the answer. */
+  private take({ first, steps, staging }: Batch): boolean {
+    const results = new Uint32Array(staging.getMappedRange());
+    const logprobs = new Float32Array(results.buffer);
+    let stopped = false;
+    let bad = false;
+    for (let step = first; step < first + steps && !stopped && !bad; step++) {
+      const at = 2 * (step % RESULTS);
+      bad = results[at] === NO_TOKEN;
+      if (bad) break;
+      this.tokens.push(results[at]!);
+      this.logprobs.push(logprobs[at + 1]!);
+      stopped = this.stops();
+    }
+    staging.unmap();
+    this.stagings.push(staging);
+    if (bad) {
+      const position = this.request.prompt.length + this.tokens.length - 1;
+      this.model.ids = [];
+      this.model.cache.truncate(0);
+      throw new ClassifiedError("inference_failed", `The logits after token ${position} of the context are not finite: the weights or the width do not fit this model.`);
+    }
+    return stopped;
+  }
+
+  private stops(): boolean {
+    return this.request.stop.some((sequence) => sequence.length > 0 && sequence.length <= this.tokens.length && sequence.every((id, index) => id === this.tokens[this.tokens.length - sequence.length + index]));
+  }
+
+  /** Enough steps in a submit that the device has work for as long as a readback takes. */
+  private adapt(stepNs: number): void {
+    const wanted = Math.ceil(this.model.readbackNs / Math.max(stepNs, 1));
+    // Grows gently: the first steps after a prompt say little.
+    this.stepsPerSubmit = Math.max(1, Math.min(MOST_STEPS, wanted, this.stepsPerSubmit * 2));
+    this.timing.steps_per_submit = this.stepsPerSubmit;
+  }
+
+  private async finish(reason: string, inFlight: readonly Batch[]): Promise<void> {
+    for (const { readable, staging } of inFlight) {
+      await readable;
+      staging.unmap();
+      this.stagings.push(staging);
+    }
+    const { model, request } = this;
+    if (reason !== "cancelled" || this.tokens.length > 0) model.ids = [...request.prompt, ...this.tokens];
+    model.truncate(model.ids.length);
+    model.ids.length = Math.min(model.ids.length, model.cache.length);
+    this.end(reason);
+  }
+}

@@ -1,0 +1,194 @@
+// A decoder language model on one device: loading, logits, and the answer that is being generated.
+import { nowNs } from "../../clock";
+import { openGpu, type Device } from "../../devices";
+import { ClassifiedError } from "../../failure";
+import type { HostTensors } from "../../frames";
+import type { Readback } from "../../wake";
+import type { GenerateTokens, LoadLanguageModel, TokenBatch } from "../../protocol";
+import { Answer } from "./answer";
+import { Decoder, RESULTS, STATE_BYTES, type Shared } from "./decoder";
+import { float32Tensor } from "./floats";
+import { KeyValueCache } from "./kv_cache";
+import { Memory, read } from "./memory";
+import { Pipelines } from "./pipelines";
+import { Prefill } from "./prefill";
+import { rotaryTable } from "./rotary";
+import { chooseVariant, type Variant } from "./variants";
+import { Weights } from "./weights";
+
+/** Readbacks of 16 bytes that are timed at loading, each way; the better way is kept and its median sets the steps of a submit. */
+const READBACK_TRIALS = 5;
+
+export class LanguageModel {
+  readonly memory: Memory;
+  readonly pipelines: Pipelines;
+  readonly cache: KeyValueCache;
+  readonly prefill: Prefill;
+  readonly decoder: Decoder;
+  readonly shared: Shared;
+  readonly variant: Variant;
+  /** Median time from a submit to its 16 bytes being readable. */
+  readbackNs = Infinity;
+  /** Which way of reading back was faster here. */
+  readback: Readback = "plain";
+  /** Tokens that the cache holds, as far as they are known on this side. */
+  ids: number[] = [];
+  private readonly weights: Weights;
+  private readonly compiling: Promise<unknown>;
+  private answer: Answer | null = null;
+
+  constructor(
+    readonly device: Device & { gpu: GPUDevice },
+    readonly spec: LoadLanguageModel,
+  ) {
+    const { gpu } = device;
+    const { decoder, engine } = spec;
+    const facts = device.facts as { software_adapter: boolean | null };
+    this.variant = chooseVariant(gpu, gpu.adapterInfo ?? null, facts.software_adapter === true, engine);
+    this.memory = new Memory(gpu);
+    this.pipelines = new Pipelines(gpu);
+    this.weights = new Weights(this.memory, spec);
+    this.cache = new KeyValueCache(this.memory, decoder, engine);
+    const rotary = this.memory.storage("rotary table", this.cache.contextLength * decoder.head_size * 4);
+    gpu.queue.writeBuffer(rotary, 0, rotaryTable(decoder.inverse_frequencies, this.cache.contextLength, decoder.rotary_factor));
+    this.shared = {
+      state: this.memory.storage("state", STATE_BYTES),
+      sampling: this.memory.storage("state", 32),
+      seen: this.memory.storage("state", Math.ceil(decoder.vocabulary / 32) * 4),
+      results: this.memory.storage("state", RESULTS * 8),
+      rotary,
+      hidden: this.memory.storage("activations", decoder.hidden_size * 4),
+      logits: this.memory.storage("logits", decoder.vocabulary * 4),
+      greatest: this.memory.storage("logits", decoder.vocabulary * 8),
+    };
+    const making = { device: gpu, pipelines: this.pipelines, variant: this.variant, epsilon: decoder.norm_epsilon };
+    this.decoder = new Decoder(making, this.memory, decoder, this.weights, this.cache, this.shared);
+    this.prefill = new Prefill(making, this.memory, decoder, engine, this.weights, this.cache, this.shared);
+    this.compiling = Promise.all([this.decoder.compile(), this.prefill.compile()]);
+    this.compiling.catch(() => {}); // told by `ready`
+  }
+
+  static async open(spec: LoadLanguageModel): Promise<LanguageModel> {
+    const device = await openGpu({ ...spec, precision: "float32" });
+    return new LanguageModel(device as Device & { gpu: GPUDevice }, spec);
+  }
+
+  loadFile(name: string): Promise<void> {
+    return this.weights.load(name);
+  }
+
+  /** Resolves when every pipeline is there and all that was uploaded is on the device. */
+  async ready(): Promise<void> {
+    await this.compiling;
+    await this.device.gpu.queue.onSubmittedWorkDone();
+    for (const readback of ["plain", "woken"] as const) {
+      const times: number[] = [];
+      for (let trial = 0; trial < READBACK_TRIALS; trial++) {
+        const start = nowNs();
+        await read(this.device.gpu, this.shared.state, 16, 0, readback);
+        times.push(nowNs() - start);
+      }
+      const median = times.sort((a, b) => a - b)[READBACK_TRIALS >> 1]!;
+      if (median < this.readbackNs) [this.readbackNs, this.readback] = [median, readback];
+    }
+  }
+
+  /** Begins an answer; returns how many tokens of the prompt the cache held already. */
+  generate(request: GenerateTokens): number {
+    if (this.answer && !this.answer.over) throw new ClassifiedError("page_error", "An answer is still being generated: cancel it first.");
+    const { prompt } = request;
+    this.check(prompt);
+    if (prompt.length >= this.cache.contextLength)
+      throw new ClassifiedError("unsupported", `A prompt of ${prompt.length} tokens leaves no room in a context of ${this.cache.contextLength}.`);
+    let common = 0;
+    while (common < prompt.length - 1 && this.ids[common] === prompt[common]) common++;
+    const reused = this.truncate(common);
+    this.answer = new Answer(this, request, prompt.slice(reused));
+    return reused;
+  }
+
+  next(id: number): Promise<TokenBatch> {
+    if (!this.answer) throw new ClassifiedError("page_error", "No answer was begun.");
+    return this.answer.next(id);
+  }
+
+  async cancel(): Promise<void> {
+    await this.answer?.cancel();
+  }
+
+  truncate(length: number): number {
+    const left = this.cache.truncate(Math.min(length, this.ids.length));
+    this.ids.length = Math.min(this.ids.length, left);
+    return left;
+  }
+
+  /** Logits of every position, after everything was forgotten. */
+  async logits(tokens: readonly number[], path: "prefill" | "decode"): Promise<HostTensors> {
+    await this.cancel();
+    this.check(tokens);
+    if (tokens.length > this.cache.contextLength) throw new ClassifiedError("unsupported", `${tokens.length} tokens are more than the context of ${this.cache.contextLength}.`);
+    this.truncate(0);
+    const { vocabulary } = this.spec.decoder;
+    const all = new Float32Array(tokens.length * vocabulary);
+    const { gpu } = this.device;
+    for (let at = 0; at < tokens.length; at += this.prefill.logitsTokens) {
+      const chunk = tokens.slice(at, at + this.prefill.logitsTokens);
+      const encode = await this.prefill.logits(chunk.length);
+      let buffer = this.prefill.logitsBuffer;
+      if (path === "prefill") this.prefill.submit(chunk, this.decoder, (encoder) => (buffer = encode(encoder)));
+      else chunk.forEach((token, index) => this.submitStep(token, buffer, 4 * index * vocabulary));
+      all.set(new Float32Array(await read(gpu, buffer, 4 * chunk.length * vocabulary, 0, this.readback)), at * vocabulary);
+    }
+    this.ids = [...tokens];
+    return { logits: float32Tensor(all, [tokens.length, vocabulary]) };
+  }
+
+  /** One step of a token that is given; its logits are copied to `buffer`. */
+  private submitStep(token: number, buffer: GPUBuffer, offset: number): void {
+    const { gpu } = this.device;
+    this.writeState(this.cache.length, token, 0);
+    const encoder = gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    this.decoder.encodeStep(pass);
+    this.decoder.encodeOutput(pass);
+    pass.end();
+    encoder.copyBufferToBuffer(this.shared.logits, 0, buffer, offset, 4 * this.spec.decoder.vocabulary);
+    gpu.queue.submit([encoder.finish()]);
+  }
+
+  /** Tells the device where the next token goes, which one it is, and how many were sampled. */
+  writeState(position: number, token: number, count: number): void {
+    this.device.gpu.queue.writeBuffer(this.shared.state, 0, Uint32Array.of(position, token, this.cache.folded, 1, count));
+  }
+
+  private check(tokens: readonly number[]): void {
+    const { vocabulary } = this.spec.decoder;
+    if (tokens.length === 0) throw new ClassifiedError("page_error", "There must be at least one token.");
+    const wrong = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < vocabulary));
+    if (wrong !== undefined) throw new ClassifiedError("page_error", `Token ${wrong} is not in the vocabulary of ${vocabulary}.`);
+  }
+
+  inspect(): Record<string, unknown> {
+    const { software: _, ...variant } = this.variant;
+    return {
+      device: this.device.facts,
+      variant: { ...variant, activations: this.variant.int8 ? "int8" : "float" },
+      buffers_bytes: this.memory.bytesByUse,
+      total_bytes: Object.values(this.memory.bytesByUse).reduce((sum, bytes) => sum + bytes, 0),
+      peak_bytes: this.device.bytes?.().peak ?? null,
+      pipelines: this.pipelines.compiled,
+      readback_ns: Number.isFinite(this.readbackNs) ? this.readbackNs : null,
+      readback: this.readback,
+      dispatches_per_token: this.decoder.dispatches(Math.max(1, this.cache.length)),
+      context_length: this.cache.contextLength,
+      cached_tokens: this.cache.length,
+      quantized_tokens: this.cache.folded,
+      last_answer: this.answer?.timing ?? null,
+    };
+  }
+
+  close(): void {
+    this.memory.destroy();
+    this.device.gpu.destroy();
+  }
+}

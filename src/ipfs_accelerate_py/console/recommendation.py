@@ -1,0 +1,44 @@
+"""Recommendations at the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..recommend.collectives import Communication, probe, save
+from ..recommend.select import select_optimal_hardware
+
+
+def show(model: str, options: Mapping[str, Any], configuration: str | None, *, as_json: bool) -> None:
+    """Print the selection, or only the configuration of that kind."""
+    selection = select_optimal_hardware(model, configuration_kind=configuration, **options)
+    if configuration is not None:
+        print(selection.configuration, end="")
+    elif as_json:
+        print(json.dumps(selection.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(selection)
+
+
+def probe_collectives(processes: int, backend: str, *, as_json: bool) -> None:
+    """Measure, keep and print."""
+    found = probe(processes, backend)
+    file = save(found)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    for line in lines(found):
+        print(line)
+    print(f"Kept in {file}")
+
+
+def lines(found: Communication) -> list[str]:
+    """A line for each collective."""
+    told = [f"{found.processes} processes, {found.backend}, {found.device}, {found.threads} threads each"]
+    for name, line in found.lines.items():
+        told.append(
+            f"  {name}: {line.alpha_s * 1e6:,.0f} us + bytes / {line.bytes_per_s / 1e9:,.2f} GB/s "
+            f"(the fit is off by {line.worst:.0%} at most)"
+        )
+    return told

@@ -1,0 +1,95 @@
+"""Peak memory of inference, by part: weights, key-value cache, activations, and what the engine takes besides.
+
+Weights and cache are exact counts. How many copies of the weights an engine holds while it loads, and what its process takes without a
+model, are fitted to the shipped reference measurements (benchmarks/selection.py --memory prints the errors): good for "does it fit",
+not for the last ten percent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..graph import ModelCounts
+
+# WebAssembly memories are addressed with 32 bits (https://www.w3.org/TR/wasm-core-2/, limits of memories: 65536 pages of 64 KiB).
+WASM_BYTES = 2**32
+# What every WebGPU adapter must allow (https://www.w3.org/TR/webgpu/#limits, maxStorageBufferBindingSize).
+LEAST_BINDING_BYTES = 134_217_728
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``copies`` of the weights at the peak, ``base_bytes`` without any model; ``scores`` tells whether attention scores are written."""
+
+    copies: float
+    base_bytes: int
+    scores: bool = True
+
+
+HOST = {
+    "torch": Engine(1.0, 400_000_000),
+    "onnxruntime": Engine(3.0, 100_000_000),
+    "openvino": Engine(2.0, 130_000_000),
+    "onnxruntime-web": Engine(4.0, 1_100_000_000),  # all processes of the browser
+    "wgsl": Engine(2.0, 1_100_000_000),
+}
+# A GPU's: torch's allocator has cuBLAS's 32 MiB besides, and a context outside of it, 0.3 to 0.6 GB, which is assumed.
+DEVICE = {
+    "torch": Engine(1.0, 600_000_000 + 33_554_432, scores=False),
+    "onnxruntime-web": Engine(1.5, 0),
+    "wgsl": Engine(1.0, 0),
+}
+
+
+@dataclass(frozen=True)
+class InferenceMemory:
+    """Bytes, at their peak. ``place`` is host or device."""
+
+    place: str
+    weights: int
+    kv_cache: int
+    activations: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.activations + self.workspace
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key if key == "place" else f"{key}_bytes": value for key, value in asdict(self).items()} | {
+            "total_bytes": self.total
+        }
+
+
+def inference_memory(counts: ModelCounts, engine: str, place: str) -> InferenceMemory:
+    """Of one process with the model. ``place`` device is for a GPU with a memory of its own."""
+    known = (DEVICE if place == "device" else HOST)[engine]
+    live = _live_bytes(counts, scores=known.scores)
+    return InferenceMemory(
+        place=place,
+        weights=counts.weights_bytes,
+        kv_cache=counts.kv_cache_bytes,
+        activations=live,
+        workspace=known.base_bytes + round((known.copies - 1) * counts.weights_bytes),
+    )
+
+
+def _live_bytes(counts: ModelCounts, *, scores: bool) -> int:
+    """The most that one operator reads and writes: the largest pair of tensors that must live at once."""
+    if scores:
+        return counts.largest_activation_bytes
+    return max(
+        operator.bytes_read - operator.weights_bytes + operator.bytes_written
+        for phase in counts.phases.values()
+        for operator in phase.operators
+        if operator.kind != "softmax" and operator.fused != "attention"
+    )
+
+
+def largest_weight_bytes(counts: ModelCounts) -> int:
+    """The largest single weight: a buffer of its own on WebGPU."""
+    return max(
+        (operator.weights_bytes for phase in counts.phases.values() for operator in phase.operators),
+        default=0,
+    )

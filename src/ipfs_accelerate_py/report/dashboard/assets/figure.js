@@ -1,0 +1,147 @@
+import { element } from "./dom.js";
+
+// Lists of a trace that have one item per mark. Others (a colour scale) may be as long by chance and are left alone.
+const PER_MARK = [["x"], ["y"], ["base"], ["width"], ["text"], ["hovertext"], ["customdata"], ["marker", "color"], ["marker", "size"], ["marker", "symbol"],
+  ["marker", "opacity"], ["error_x", "array"], ["error_x", "arrayminus"], ["error_y", "array"], ["error_y", "arrayminus"]];
+
+/** Names in the order of their first rows, where the rows are sorted. */
+function inOrder(names, traces, order) {
+  if (!order) return names;
+  const first = new Map();
+  for (const trace of traces) trace.customdata?.forEach((key, place) => { const name = trace.y[place]; first.set(name, Math.min(first.get(name) ?? Infinity, order.get(key))); });
+  return names.sort((a, b) => first.get(a) - first.get(b));
+}
+
+function keepMarks(trace, visible) {
+  if (!trace.customdata) return trace; // a ceiling or another line that belongs to no row
+  const places = trace.customdata.flatMap((key, index) => (visible.has(key) ? [index] : []));
+  const kept = { ...trace };
+  for (const [outer, inner] of PER_MARK) {
+    const list = inner ? kept[outer]?.[inner] : kept[outer];
+    if (!Array.isArray(list)) continue;
+    const chosen = places.map((place) => list[place]);
+    if (inner) kept[outer] = { ...kept[outer], [inner]: chosen };
+    else kept[outer] = chosen;
+  }
+  return kept;
+}
+
+/** The part of a figure that belongs to the visible rows; of a long list of names, one page. */
+export function partOf(figure, visible, page, order = null) {
+  const meta = figure.layout.meta ?? {};
+  const layout = structuredClone(figure.layout);
+  let traces = figure.data.map((trace) => keepMarks(trace, visible)).filter((trace) => !trace.customdata || trace.customdata.length > 0);
+  let pages = 1, shownPage = 1, told = "";
+  if (meta.page) {
+    const there = new Set(traces.filter((trace) => trace.customdata).flatMap((trace) => trace.y));
+    const names = inOrder((layout.yaxis.categoryarray ?? []).filter((name) => there.has(name)), traces, order);
+    pages = Math.max(1, Math.ceil(names.length / meta.page));
+    shownPage = Math.min(page, pages);
+    const chosen = new Set(names.slice((shownPage - 1) * meta.page, shownPage * meta.page));
+    const inPage = (trace) => new Set(trace.customdata.filter((_, index) => chosen.has(trace.y[index])));
+    traces = traces.map((trace) => (trace.customdata ? keepMarks(trace, inPage(trace)) : trace)).filter((trace) => !trace.customdata || trace.customdata.length > 0);
+    layout.yaxis.categoryarray = [...chosen];
+    layout.yaxis.range = [chosen.size - 0.5, -0.5];
+    layout.yaxis.autorange = false;
+    layout.height = 150 + meta.category_px * Math.max(chosen.size, 1);
+    if (!meta.columns) fitAxis(traces, layout);
+    if (pages > 1) told = `rows ${(shownPage - 1) * meta.page + 1} to ${Math.min(shownPage * meta.page, names.length)} of ${names.length}`;
+  }
+  if (meta.traces && traces.length > meta.traces) {
+    told = `the first ${meta.traces} of ${traces.length} lines: filter to see others`;
+    traces = traces.slice(0, meta.traces);
+  }
+  if (meta.columns) closeColumns(traces, layout, meta);
+  return { traces, layout, pages, page: shownPage, told };
+}
+
+/** The x axis spans what is drawn, with room for the texts beside it; its ticks are chosen anew where the span is much smaller. */
+function fitAxis(traces, layout) {
+  const marks = traces.filter((trace) => trace.customdata);
+  const values = marks.flatMap((trace) => trace.x.flatMap((value, place) => [value, value + (trace.error_x?.array?.[place] ?? 0), value - (trace.error_x?.arrayminus?.[place] ?? 0)])).filter((value) => value > 0);
+  if (values.length === 0) return;
+  if (layout.xaxis.type === "log") {
+    const logs = values.map(Math.log10).sort((a, b) => a - b);
+    const [low, high] = [logs[0], logs.at(-1)];
+    const margin = Math.max(0.08 * (high - low), (0.5 - (high - low)) / 2, 0.06);
+    layout.xaxis.range = [low - margin, high + margin];
+    if (high - low < 1.5) Object.assign(layout.xaxis, { tickvals: null, ticktext: null, tickmode: "auto", nticks: 8, dtick: null, exponentformat: "none" });
+    return;
+  }
+  const sums = new Map();
+  for (const trace of marks) trace.y.forEach((name, place) => sums.set(name, layout.barmode === "stack" ? (sums.get(name) ?? 0) + trace.x[place] : Math.max(sums.get(name) ?? 0, trace.x[place])));
+  layout.xaxis.range = [0, Math.max(...sums.values()) * (layout.barmode === "stack" || layout.barmode === "group" ? 1.18 : 1.05)];
+}
+
+/** Columns without a tile are closed, so that what is left has room. */
+function closeColumns(traces, layout, meta) {
+  const used = [...new Set(traces.flatMap((trace) => trace.base))].sort((a, b) => a - b);
+  for (const trace of traces) trace.base = trace.base.map((base) => used.indexOf(base));
+  layout.xaxis.range = [0, Math.max(used.length, 1)];
+  layout.xaxis.tickvals = used.map((_, place) => place + 0.475);
+  layout.xaxis.ticktext = used.map((column) => meta.columns[column]);
+  const longest = Math.max(...layout.yaxis.categoryarray.flatMap((name) => name.split("<br>").map((line) => line.replace(/<[^>]*>/g, "").length * (line.includes("10px") ? 5.2 : 6.8))));
+  layout.min_width = Math.min(longest, 360) + 30 + meta.column_px * used.length;
+}
+
+export function inks() {
+  const root = getComputedStyle(document.documentElement);
+  const line = getComputedStyle(document.getElementById("theme")).borderBottomColor;
+  return { ink: getComputedStyle(document.body).color, line, paper: root.backgroundColor };
+}
+
+function colour(layout) {
+  const { ink, line } = inks();
+  layout.font = { ...layout.font, color: ink };
+  for (const name of ["xaxis", "yaxis"]) if (layout[name]) layout[name].gridcolor = line;
+}
+
+/** Draw into a plot element; names are shortened and legends go where there is little room. */
+export function drawFigure(plot, part, onPick) {
+  const layout = structuredClone(part.layout);
+  colour(layout);
+  plot.style.minWidth = layout.min_width ? `${layout.min_width}px` : "";
+  if (layout.meta?.columns) layout.width = Math.max(plot.parentNode.clientWidth, layout.min_width);
+  delete layout.min_width;
+  if (layout.meta?.traces && part.traces.length > 8) layout.showlegend = false; // the lines tell their names under the pointer; the table has them all
+  const narrow = plot.parentNode.clientWidth < 560;
+  if (narrow) {
+    layout.font.size = 11;
+    if (layout.meta?.category_px && !layout.meta.columns) namesAbove(layout);
+  }
+  const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
+  Plotly.react(plot, traces, layout,
+    { displayModeBar: false, responsive: !layout.meta?.columns });
+  plot.removeAllListeners?.("plotly_click");
+  if (onPick) plot.on("plotly_click", (event) => { if (event.points[0]?.customdata !== undefined) onPick(event.points[0].customdata); });
+}
+
+const NAME_LETTERS = 58;
+
+/** Where there is no room beside the marks, each name stands above its own. */
+function namesAbove(layout) {
+  const lines = (name) => name.split("<br>").map((line) => { const text = line.replace(/<[^>]*>/g, ""); return text.length > NAME_LETTERS ? `${text.slice(0, NAME_LETTERS - 1)}…` : text; });
+  const names = layout.yaxis.categoryarray;
+  layout.yaxis.showticklabels = false;
+  layout.bargap = 0.62;
+  layout.height += 34 * names.length;
+  layout.yaxis.range = [names.length - 0.4, -0.7];
+  layout.annotations = names.map((name) => ({ x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 15, text: lines(name).join("<br>"), align: "left", showarrow: false, font: { size: 10 } }));
+}
+
+/** The figure as drawn, on the page's paper, as a file. */
+export async function figureFile(plot, format) {
+  const layout = structuredClone(plot.layout);
+  layout.paper_bgcolor = inks().paper;
+  const made = await Plotly.toImage({ data: plot.data, layout }, { format, width: Math.max(plot.clientWidth, 900), height: layout.height, scale: format === "png" ? 2 : 1 });
+  return format === "svg" ? new Blob([decodeURIComponent(made.slice(made.indexOf(",") + 1))], { type: "image/svg+xml" }) : blobOf(made);
+}
+
+function blobOf(address) {
+  const bytes = Uint8Array.from(atob(address.slice(address.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes], { type: "image/png" });
+}
+
+export function plotElement(label) {
+  return element("div", { class: "plot", role: "img", "aria-label": label });
+}
