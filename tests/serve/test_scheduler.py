@@ -90,7 +90,7 @@ def test_a_slow_reader_keeps_nobody_waiting(make_service: MakeService):
         assert len(slow.tokens) < 20
         assert slow.parked
         assert tokens(await all_of(slow)) == reference(PROMPT, 100, SAMPLING)
-        assert len(engine.served) > 3  # it was taken up again, several times
+        assert len(engine.served) > 2  # it was taken up again
 
     run(service, work())
 

@@ -20,7 +20,6 @@ from . import parse, stream
 from .embeddings import MOST_TEXTS
 from .errors import ApiError
 from .events import Complete, Failed, Piece
-from .fair_queue import Client
 from .job import Job
 from .openai_format import Format, event
 from .service import Service, events
@@ -55,7 +54,7 @@ class OpenAiApi:
         wanted = await service.request(given)
         logprobs = wanted.sampling.logprobs
         form = Format(chat, service.name, logprobs, include_usage, service.decoding, service.about())
-        job, _ = service.submit(wanted, _client(request, given))
+        job, _ = service.submit(wanted, parse.client(given, request.client))
         cancel = functools.partial(service.scheduler.cancel, job)
         if streams:
             return stream.EventStream(_chunks(job, form), service.limits.patience_s, cancel)
@@ -146,15 +145,6 @@ async def _given(request: Request, allowed: Collection[str]) -> dict[str, Any]:
     if body is None:
         raise ApiError(413, f"The body has more than {MOST_BODY_BYTES} bytes.")
     return parse.read_object(body, allowed)
-
-
-def _client(request: Request, given: dict[str, Any]) -> Client:
-    """Who takes turns: the ``user`` that the request names, otherwise its connection."""
-    peer = request.client
-    user = given.get("safety_identifier", given.get("user"))
-    if user is not None and not isinstance(user, str):
-        raise ApiError(400, "user must be a text.", param="user")
-    return Client(peer.host if peer else "", f"user {user}" if user is not None else f"connection {peer.port if peer else 0}")
 
 
 async def _chunks(job: Job, form: Format) -> AsyncGenerator[str, None]:

@@ -8,9 +8,12 @@ import secrets
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from starlette.datastructures import Address
+
 from ..errors import UserError, nearest
 from ..web.language_model import Sampling
 from .errors import ApiError
+from .fair_queue import Client
 from .job import GenerationRequest
 from .prompt import Prompts
 
@@ -76,6 +79,15 @@ def generation(given: Mapping[str, Any], prompts: Prompts, context_length: int) 
     if most > left:
         raise _too_long(len(prompt), most, context_length, name)
     return GenerationRequest(tuple(prompt), most, _sampling(given, chat), _stops(given.get("stop")), continues=not chat)
+
+
+def client(given: Mapping[str, Any], peer: Address | None) -> Client:
+    """Who takes turns: the ``user`` that the request names, otherwise its connection; of the host that it comes from."""
+    user = given.get("safety_identifier", given.get("user"))
+    if user is not None and not isinstance(user, str):
+        raise ApiError(400, "user must be a text.", param="user")
+    host, port = peer if peer is not None else ("", 0)
+    return Client(host, f"connection {port}" if user is None else f"user {user}")
 
 
 def whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:

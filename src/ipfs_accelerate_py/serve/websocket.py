@@ -18,7 +18,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from . import parse
 from .errors import ApiError
 from .events import CacheStatus, Complete, Event, Failed, MemoryPressure, Piece, PrefillComplete, Recovered, Start
-from .fair_queue import Client
 from .job import Job
 from .openai_format import usage
 from .service import Service, events
@@ -115,12 +114,7 @@ class Connection:
         if "model" in given:
             self._service.check_model(given, self._service.name)
         wanted = await self._service.request(given)
-        peer = self._socket.client
-        user = given.get("safety_identifier", given.get("user"))
-        client = Client(
-            peer.host if peer else "", f"user {user}" if user is not None else f"connection {peer.port if peer else 0}"
-        )
-        job, _ = self._service.submit(wanted, client)
+        job, _ = self._service.submit(wanted, parse.client(given, self._socket.client))
         self._jobs[name] = job
         task = asyncio.create_task(self._tell(name, job))
         self._tasks.add(task)
