@@ -613,7 +613,6 @@ def serve(
     console.serve(model, options, host, port, token)
 
 
-
 def words(values: list[str]) -> tuple[str, ...]:
     """Values of a list option, given repeated, comma-separated or both."""
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
