@@ -529,7 +529,6 @@ def recommend(
     recommendation.show(model, options, configuration, as_json=as_json)
 
 
-
 @app.command()
 def collectives(
     processes: Annotated[int, typer.Option(help="Training processes that exchange data.")] = 2,
@@ -541,6 +540,27 @@ def collectives(
 
     recommendation.probe_collectives(processes, backend, as_json=as_json)
 
+
+cache_app = typer.Typer(help="Browser profiles that are kept between starts.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("list")
+def cache_list(as_json: JsonOption = False) -> None:
+    """Show each kept profile, its size and when it was last used."""
+    from .console import kept
+
+    kept.show(as_json=as_json)
+
+
+@cache_app.command("clear")
+def cache_clear(
+    name: Annotated[str | None, typer.Argument(help="One of 'cache list'; all that are not in use by default.")] = None,
+) -> None:
+    """Remove a kept profile, or all of them."""
+    from .console import kept
+
+    kept.clear(name)
 
 
 def words(values: list[str]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ipfs_accelerate_py.web.configuration import Finding, Validation, validate
+from ipfs_accelerate_py.web.configuration import Finding, Validation
+from ipfs_accelerate_py.web.configuration_rules import validate
 from ipfs_accelerate_py.web.errors import ConfigurationError
 from ipfs_accelerate_py.web.web_model import WebModel
 

@@ -54,6 +54,21 @@ def test_logits_are_those_of_transformers(tmp_path: Path, key: str, name: str, f
             assert worst(model.logits(ids, path=path), expected) < 1e-3
 
 
+def test_cheaper_arithmetic_stays_near(tmp_path: Path):
+    """Prompts in float16 within 1e-2, single tokens with int8 activations within 5e-2, and neither is the float32 result; what an
+    adapter lacks is said."""
+    ids = some_ids(40)
+    expected = logits(save(build("llama"), tmp_path / "model", 4), ids)
+    options = {"prefill_arithmetic": "float16", "activations": "int8"}
+    with opened("firefox", tmp_path / "model", **options) as model:
+        assert 1e-5 < worst(model.logits(ids, path="prefill"), expected) < 1e-2
+        assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 5e-2
+        assert model.metrics()["variant"]["activations"] == "int8"
+    with pytest.raises(LaunchError, match="no subgroups of a known size") as raised:
+        opened("firefox", tmp_path / "model", subgroups=True).close()
+    assert raised.value.error_class == "unsupported"
+
+
 def test_512_tokens_in_the_plain_variant(tmp_path: Path):
     """Chunks, splits and rotations far from the beginning; a float16 cache stays within 1e-2."""
     ids = some_ids(512)

@@ -17,7 +17,7 @@ from product_model import require
 from ipfs_accelerate_py.models.prepare import load_model
 from ipfs_accelerate_py.models.reference import reference_outputs
 from ipfs_accelerate_py.models.registry import model_classes
-from ipfs_accelerate_py.web.configuration import PRECISION_BITS
+from ipfs_accelerate_py.web.configuration_rules import PRECISION_BITS
 from ipfs_accelerate_py.web.errors import ConfigurationError, ModelError
 from ipfs_accelerate_py.web.platform import UnifiedWebPlatform
 from ipfs_accelerate_py.web.served_model import Progress
@@ -271,3 +271,12 @@ def test_more_tokens_than_the_context_are_cut_with_a_note(page: UnifiedWebPlatfo
         assert any("fit the context of 10" in note for note in answer["metadata"]["notes"])
         with pytest.raises(ModelError, match="leaves none to generate"):
             platform.run_inference({"text": "a prompt that is longer"})
+
+
+def test_the_published_import_names_are_the_package_s_own():
+    """``fixed_web_platform`` adds nothing: what it names is what ``ipfs_accelerate_py.web`` has."""
+    from fixed_web_platform import unified_framework
+
+    assert unified_framework.UnifiedWebPlatform is UnifiedWebPlatform
+    assert unified_framework.ModelError is ModelError
+    assert all(hasattr(unified_framework, name) for name in unified_framework.__all__)

@@ -14,7 +14,8 @@ from . import requests
 from .attach import AttachedPage
 from .bridge import LOOPBACK
 from .browsers import Browser
-from .configuration import Configuration, Validation, validate
+from .configuration import Configuration, Validation
+from .configuration_rules import validate
 from .errors import ConfigurationError
 from .host import PageHost, candidates
 from .metrics import Metrics

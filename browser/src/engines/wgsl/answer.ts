@@ -3,6 +3,7 @@
 import { nowNs } from "../../clock";
 import { ClassifiedError } from "../../failure";
 import type { GenerateTokens, TokenBatch } from "../../protocol";
+import { mapForReading } from "../../wake";
 import { RESULTS } from "./decoder";
 import type { LanguageModel } from "./model";
 
@@ -162,7 +163,7 @@ export class Answer {
     encoder.copyBufferToBuffer(shared.results, 0, staging, 0, RESULTS * 8);
     device.gpu.queue.submit([encoder.finish()]);
     this.timing.submits++;
-    return { first, steps, staging, readable: staging.mapAsync(GPUMapMode.READ) };
+    return { first, steps, staging, readable: mapForReading(device.gpu, staging, this.model.readback) };
   }
 
   /** Takes a batch's tokens; true where one of them ends the answer. */
