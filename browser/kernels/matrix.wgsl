@@ -5,31 +5,29 @@
 
 const ROWS_AT = 0u;        // rows in these buffers
 const FIRST_ROW_AT = 1u;   // which row of the whole matrix the first one is
-const BIAS_AT = 2u;        // where in `scales` the biases begin,
-const SCALES_AT = 3u;      // the scale codes,
-const ZEROS_AT = 4u;       // the zero codes
-const HIGH_AT = 5u;        // where in `values`, in words, the plane of high bits begins
+// Words 2 to 5: where in `scales` the biases, scale codes and zero codes begin, and where in `values` (in words) the plane of high bits.
+// BIAS_BASE, SCALES_BASE, ZEROS_BASE and HIGH_BASE are these words, or the numbers where the pipeline is for one shape.
 const ROW_SCALES_AT = 16u;
 // Words 6 to 13 hold the sizes by which a variant for every shape reads them: see `anyShape` in engines/wgsl/matrix.ts.
 
 // Scale of a group in units of the row's scale / 255.
 fn scale_code(row: u32, group: u32) -> f32 {
-  return f32((scales[scales[SCALES_AT] + row * SCALE_WORDS + group / 4u] >> (8u * (group % 4u))) & 255u);
+  return f32((scales[SCALES_BASE + row * SCALE_WORDS + group / 4u] >> (8u * (group % 4u))) & 255u);
 }
 
 // Zero of a group in codes.
 fn zero(row: u32, group: u32) -> f32 {
-  return f32((scales[scales[ZEROS_AT] + row * ZERO_WORDS + group / 8u] >> (4u * (group % 8u))) & 15u) * (LARGEST_CODE / 15.0);
+  return f32((scales[ZEROS_BASE + row * ZERO_WORDS + group / 8u] >> (4u * (group % 8u))) & 15u) * (LARGEST_CODE / 15.0);
 }
 
 fn row_scale(row: u32) -> f32 { return bitcast<f32>(scales[ROW_SCALES_AT + row]); }
 
-fn bias(row: u32) -> f32 { return bitcast<f32>(scales[scales[BIAS_AT] + row]); }
+fn bias(row: u32) -> f32 { return bitcast<f32>(scales[BIAS_BASE + row]); }
 
 // The high bits of block `block` (64 weights) of a row of 3-bit weights.
 fn high_words(row: u32, block: u32) -> vec2<u32> {
 #if BITS == 3
-  let at = scales[HIGH_AT] + row * HIGH_WORDS + block * 2u;
+  let at = HIGH_BASE + row * HIGH_WORDS + block * 2u;
   let four = values[at / 4u];
   return select(four.xy, four.zw, at % 4u == 2u);
 #else

@@ -12,44 +12,63 @@ var<workgroup> staged: array<u32, TILE / BLOCK * STRIDE>;
 var<workgroup> steps: array<f32, TILE / SUB_BLOCK>;
 var<workgroup> totals: array<f32, TILE / SUB_BLOCK>;
 
-fn packed(k: u32, stride: u32, scale: f32, inverse: f32) -> u32 {
-  let four = vec4(input(k, scale), input(k + stride, scale), input(k + 2u * stride, scale), input(k + 3u * stride, scale));
+var<workgroup> floats: array<vec4<f32>, TILE / 4u>;
+
+fn float_at(k: u32) -> f32 { return floats[k / 4u][k % 4u]; }
+
+// Values k, k + stride, ... of a sub-block as one word.
+fn packed(k: u32, stride: u32, sub_block: u32) -> u32 {
+  let step = steps[sub_block];
+  let inverse = select(1.0 / step, 0.0, step == 0.0);
+  let four = vec4(float_at(k), float_at(k + stride), float_at(k + 2u * stride), float_at(k + 3u * stride));
   return pack4xI8(vec4<i32>(round(four * inverse)));
 }
 
 fn stage(start: u32, scale: f32, index: u32) {
   let used = min(TILE, PADDED - start);
+  for (var q = index; q < used / 4u; q += WORKGROUP) {
+    let k = start + 4u * q;
+    floats[q] = vec4(input(k, scale), input(k + 1u, scale), input(k + 2u, scale), input(k + 3u, scale));
+  }
+  workgroupBarrier();
   for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {
-    let begin = start + s * SUB_BLOCK;
-    var largest = 0.0;
+    var largest = vec4(0.0);
     var bad = 0u;
-    for (var i = 0u; i < SUB_BLOCK; i++) {
-      let value = input(begin + i, scale);
-      largest = max(largest, abs(value));
-      if ((bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u) { bad = 0x7fc00000u; }
+    for (var q = 0u; q < WORDS; q++) {
+      let four = floats[s * WORDS + q];
+      largest = max(largest, abs(four));
+      let infinite = (bitcast<vec4<u32>>(four) & vec4(0x7f800000u)) == vec4(0x7f800000u);
+      if (any(infinite)) { bad = 0x7fc00000u; }
     }
-    let inverse = select(127.0 / largest, 0.0, largest == 0.0);
+    let most = max(max(largest.x, largest.y), max(largest.z, largest.w));
+    // What is not finite must not be rounded away: the step becomes NaN.
+    steps[s] = select(most / 127.0, bitcast<f32>(bad), bad != 0u);
+  }
+  workgroupBarrier();
+  for (var n = index; n < used / 4u; n += WORKGROUP) {
+    let s = n / WORDS;
+    let i = n % WORDS;
+    let begin = s * SUB_BLOCK;
     let at = s / SUBS * STRIDE + s % SUBS * WORDS;
-    var total = 0;
-    for (var i = 0u; i < WORDS; i++) {
 #if BITS == 4
-      let word = packed(begin + i / 2u * 8u + i % 2u, 2u, scale, inverse);
+    staged[at + i] = packed(begin + i / 2u * 8u + i % 2u, 2u, s);
 #endif
 #if BITS == 8
-      let word = packed(begin + i * 4u, 1u, scale, inverse);
+    staged[at + i] = packed(begin + i * 4u, 1u, s);
 #endif
 #if BITS <= 3
-      let word = packed(begin + i / 4u * 16u + i % 4u, 4u, scale, inverse);
+    staged[at + i] = packed(begin + i / 4u * 16u + i % 4u, 4u, s);
 #endif
-      staged[at + i] = word;
-      total += dot4I8Packed(word, 0x01010101u);
 #if BITS == 3
-      staged[at + SUBS * WORDS + i] = packed(begin + i, 8u, scale, inverse);
+    staged[at + SUBS * WORDS + i] = packed(begin + i, 8u, s);
 #endif
-    }
-    // What is not finite must not be rounded away: the step becomes NaN.
-    steps[s] = select(largest / 127.0, bitcast<f32>(bad), bad != 0u);
-    totals[s] = f32(total) * largest / 127.0;
+  }
+  workgroupBarrier();
+  for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {
+    let at = s / SUBS * STRIDE + s % SUBS * WORDS;
+    var total = 0;
+    for (var i = 0u; i < WORDS; i++) { total += dot4I8Packed(staged[at + i], 0x01010101u); }
+    totals[s] = f32(total) * steps[s];
   }
   workgroupBarrier();
 }

@@ -8,6 +8,8 @@ export interface HostTensor {
   dtype: DataType;
   shape: readonly number[];
   data: Data;
+  /** Where the values are instead of in `data`: a buffer of the runtime's device. */
+  gpu?: GPUBuffer;
 }
 export type HostTensors = Record<string, HostTensor>;
 
@@ -35,6 +37,11 @@ export function elements(shape: readonly number[]): number {
 export function zeros(dtype: DataType, shape: readonly number[]): HostTensor {
   const { create, size } = constructors[dtype];
   return { dtype, shape, data: new create(new ArrayBuffer(elements(shape) * size)) };
+}
+
+/** Bytes as a tensor, without a copy. */
+export function view(dtype: DataType, shape: readonly number[], bytes: ArrayBuffer): HostTensor {
+  return { dtype, shape, data: new constructors[dtype].create(bytes) };
 }
 
 /** The message and its tensors, which are views into the frame. */

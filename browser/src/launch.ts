@@ -7,12 +7,15 @@ import { Generator } from "./generation";
 import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
-import type { Open, SampleTimes } from "./protocol";
+import { prepare, type Tell } from "./prepare";
+import type { PipelineWatch } from "./pipelines";
+import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
 
 export class Launch {
   private graphs: Record<string, GraphBytes> = {};
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
+  private pipelines: PipelineWatch | null = null;
   private readonly guard = new Guard();
 
   constructor(
@@ -56,6 +59,18 @@ export class Launch {
     const ns = nowNs() - start;
     this.graphs = {}; // the sessions have their own copy
     return ns;
+  }
+
+  /** All phases at once, as the switches say; what happened when. */
+  async prepare(tell: Tell): Promise<Record<string, unknown>> {
+    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.guard.watch(device), tell);
+    [this.runtime, this.model, this.pipelines] = [runtime, model, watch];
+    return report;
+  }
+
+  /** The pipelines that were made since `prepare`, as text. */
+  recorded(): readonly RecordedPipeline[] {
+    return this.pipelines?.recorded ?? [];
   }
 
   iterate(): Promise<Iteration> {

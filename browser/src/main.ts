@@ -6,7 +6,7 @@ history.replaceState(null, "", location.pathname); // the token opens one socket
 
 const socket = new WebSocket(`ws://${location.host}/bridge?token=${encodeURIComponent(token)}`);
 socket.binaryType = "arraybuffer";
-const worker = new Worker("worker.mjs", { type: "module" });
+const worker = new Worker("worker.mjs", { type: "module", name: String(performance.timeOrigin) }); // from where the worker counts
 
 function report(error_class: ErrorClass, message: string): void {
   const failure: Failure = { type: "Failure", id: 0, error_class, message };

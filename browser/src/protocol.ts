@@ -34,6 +34,52 @@ export interface ServedGeneration {
   prompt: readonly number[] | null;
 }
 
+export interface AudioSpec {
+  input: string;
+  kind: "whisper" | "decibels" | "waveform";
+  rate: number;
+  samples: number;
+  row_step: number;
+  padding: "zeros" | "repeat";
+  standardise: boolean;
+  fusion: boolean;
+  window: number;
+  hop: number;
+  mels: number;
+  mel_scale: "slaney" | "htk";
+  minimum_hz: number;
+  maximum_hz: number;
+}
+
+export interface ChunkSpec {
+  bytes: number;
+  sizes: Record<string, number>;
+  digests: Record<string, readonly string[]>;
+}
+
+export interface RecordedPipeline {
+  label: string;
+  code: string;
+  entry_point: string;
+  constants: Record<string, number>;
+  layout: string;
+}
+
+export interface Optimizations {
+  precompilation: boolean;
+  gpu_audio: boolean;
+  parallel_loading: boolean;
+  readback: "plain" | "woken" | "auto";
+  audio: AudioSpec | null;
+  sample_rate: number;
+  chunks: ChunkSpec | null;
+  keep: boolean;
+  zero_bytes: Record<string, number>;
+  pipelines: readonly RecordedPipeline[];
+  runtime_query: string;
+  tuned: Record<string, number>;
+}
+
 export interface SampleTimes {
   total_ns: number;
   token_ns: readonly number[];
@@ -104,6 +150,7 @@ export interface EngineSpec {
   recent_tokens: number;
   prefill_tokens: number;
   activations: "float" | "int8";
+  prefill_arithmetic: "float32" | "float16";
   subgroups: boolean | null;
   attention_workgroups: number;
 }
@@ -135,6 +182,7 @@ export interface Open {
   dimensions: Record<string, number>;
   graphs: Record<string, GraphSpec>;
   generation: GenerationSpec | null;
+  optimizations: Optimizations;
 }
 
 export interface Fetch {
@@ -236,6 +284,52 @@ export interface Echo {
   id: number;
 }
 
+export interface Prepare {
+  type: "Prepare";
+  id: number;
+}
+
+export interface RecordPipelines {
+  type: "RecordPipelines";
+  id: number;
+}
+
+export interface AudioFeatures {
+  type: "AudioFeatures";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  where: "gpu" | "cpu";
+  threads: number;
+  repeats: number;
+  crops: readonly number[];
+}
+
+export interface CompileKernels {
+  type: "CompileKernels";
+  id: number;
+}
+
+export interface TryReadback {
+  type: "TryReadback";
+  id: number;
+  rounds: number;
+}
+
+export interface Tune {
+  type: "Tune";
+  id: number;
+  audio: AudioSpec;
+  sample_rate: number;
+  budget_ms: number;
+}
+
+export interface Evict {
+  type: "Evict";
+  id: number;
+  share: number;
+}
+
 export interface LoadLanguageModel {
   type: "LoadLanguageModel";
   id: number;
@@ -294,6 +388,13 @@ export interface ComputeLogits {
 export interface InspectLanguageModel {
   type: "InspectLanguageModel";
   id: number;
+}
+
+export interface TimeCopies {
+  type: "TimeCopies";
+  id: number;
+  bytes: number;
+  repeats: number;
 }
 
 export interface RunKernel {
@@ -403,9 +504,9 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 

@@ -1,3 +1,4 @@
+// Shaders are imported as text.
 declare module "*.wgsl" {
   const source: string;
   export default source;

@@ -7,6 +7,7 @@ import { decode, encode, type HostTensors } from "./frames";
 import { Launch } from "./launch";
 import type { Console, ErrorClass, Reply, Request } from "./protocol";
 import { Serving } from "./serving";
+import { workshop } from "./workshop";
 
 const send = (reply: Reply, tensors?: HostTensors) => {
   const frame = encode(reply, tensors);
@@ -58,6 +59,16 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Counted", id, nodes: await current().count() }];
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
+    case "Prepare":
+      return [{ type: "Facts", id, facts: await current().prepare((event) => send({ ...event, id })) }];
+    case "RecordPipelines":
+      return [{ type: "Facts", id, facts: { pipelines: current().recorded() } }];
+    case "AudioFeatures":
+    case "CompileKernels":
+    case "TryReadback":
+    case "Tune":
+    case "Evict":
+      return workshop(request, inputs);
     case "LoseDevice":
       await current().loseDevice();
       return [{ type: "Done", id }];
@@ -82,6 +93,7 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
   Fetch: "load_failed",
   Load: "load_failed",
   Compile: "load_failed",
+  Prepare: "load_failed",
   Count: "load_failed",
   First: "inference_failed",
   Sample: "inference_failed",

@@ -21,8 +21,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.console import dashboard as console
+from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.report.dashboard import sql
 from ipfs_accelerate_py.report.dashboard.page import write
 from ipfs_accelerate_py.report.dashboard.server import serving
@@ -72,7 +72,11 @@ def test_every_address_of_the_openapi_document_answers(url: str) -> None:
     assert all(set(operations) == {"get"} for operations in document["paths"].values())
     cell = ask(url, "api/views/matrix")["rows"][0]["cell"]
     for path, operations in document["paths"].items():
-        answer = ask(url, path.lstrip("/").replace("{cell}", cell) + ("?query=SELECT%201" if path == "/api/sql" else ""))
+        answer = ask(
+            url,
+            path.lstrip("/").replace("{cell}", cell)
+            + {"/api/sql": "?query=SELECT%201", "/api/recommend": "?model=bert"}.get(path, ""),
+        )
         schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         if rows := schema.get("properties", {}).get("rows"):
             assert set(rows["items"]["properties"]) == {column["key"] for column in answer["columns"]}
@@ -85,6 +89,19 @@ def test_filters_in_the_address(url: str) -> None:
     assert told(url, "api/views/matrix?platfrm=cpu").startswith("Unknown filter 'platfrm': did you mean platform")
     assert told(url, "api/views/matrx").startswith("Unknown view 'matrx': did you mean matrix")
     assert told(url, "api/cells/none").startswith("This store has no cell 'none'")
+
+
+def test_recommendations(url: str) -> None:
+    """As select_optimal_hardware gives them for this store; what makes no sense is its sentence."""
+    answer = ask(url, "api/recommend?model=bert&batch_size=1&objective=latency")
+    feasible = [row for row in answer["rows"] if row["feasible"]]
+    assert feasible and answer["explanation"] and any(row["pareto"] for row in feasible)
+    assert all(row["provenance"] in ("measured", "predicted") for row in answer["rows"] if row["latency_ms"] is not None)
+    assert "did you mean" in told(url, "api/recommend?model=brt")
+    assert told(url, "api/recommend?model=bert&batch_size=two") == "batch_size takes a whole number, not 'two'."
+    assert told(url, "api/recommend?model=bert&btch_size=2").startswith("Unknown parameter 'btch_size'")
+    assert told(url, "api/recommend").startswith("Name a model")
+    assert "nan" in told(url, "api/recommend?model=bert&max_memory_gb=nan")
 
 
 def test_exports_of_a_view_and_of_a_query(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def save(
     import torch
 
     if bits is None:
-        stored = model.to(getattr(torch, dtype))
-        stored.save_pretrained(folder)
-        return stored.float()
+        kind = getattr(torch, dtype)
+        copy.deepcopy(model).to(kind).save_pretrained(folder)
+        for parameter in model.parameters():  # the model as a whole would round its rotary frequencies too
+            parameter.data = parameter.data.to(kind).float()
+        return model
     source = folder.with_name(folder.name + "-source")
     model.save_pretrained(source)
     quantize_folder(FolderSource(source, "test"), Request("test", bits, group_size, "rtn", budget), folder)

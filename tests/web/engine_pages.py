@@ -79,6 +79,7 @@ def layout(bits: int, columns: int, group_size: int, brain: bool = False) -> dic
         "ROW_BLOCKS": blocks,
         "PADDED": blocks * block,
         "COLUMNS": columns,
+        **{name: f"scales[{word}u]" for word, name in enumerate(("BIAS_BASE", "SCALES_BASE", "ZEROS_BASE", "HIGH_BASE"), 2)},
     }
 
 

@@ -4,6 +4,7 @@ import type { InferenceSession, Tensor, TensorFromGpuBufferOptions } from "onnxr
 import { openContext, openGpu, type Device } from "../devices";
 import { elementBytes, elements, zeros, type Data, type HostTensor } from "../frames";
 import type { DataType, GraphSpec, Open } from "../protocol";
+import { wakeUntil, type Readback } from "../wake";
 
 type Ort = typeof import("onnxruntime-web/wasm");
 export type { InferenceSession, Tensor };
@@ -12,6 +13,8 @@ export type { InferenceSession, Tensor };
 export interface GraphBytes {
   spec: GraphSpec;
   files: Uint8Array[];
+  /** The files where they are still on their way. */
+  arriving?: Promise<Uint8Array[]>;
 }
 
 /** What a runtime must know before it has a model. */
@@ -29,6 +32,10 @@ const identityModel = Uint8Array.from(atob("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oP
 
 export class OnnxRuntime {
   readonly plans: SessionPlan[] = [];
+  /** What follows the runtime's own files in their addresses. */
+  static query = "";
+  /** How results are waited for; "woken" only on WebGPU. */
+  readback: Readback = "plain";
 
   private constructor(
     private readonly ort: Ort,
@@ -37,15 +44,15 @@ export class OnnxRuntime {
     readonly device: Device | null,
   ) {}
 
-  /** Starts the wasm runtime and gets the device. */
-  static async start(options: RuntimeOptions): Promise<OnnxRuntime> {
+  /** Starts the wasm runtime and gets the device, unless one is `opened` already. */
+  static async start(options: RuntimeOptions, opened?: Device): Promise<OnnxRuntime> {
     const plain = options.provider === "wasm";
     const ort: Ort = plain ? await import("onnxruntime-web/wasm") : await import("onnxruntime-web/webgpu");
     const name = plain ? "ort-wasm-simd-threaded" : "ort-wasm-simd-threaded.asyncify";
     const threads = self.crossOriginIsolated ? (options.threads ?? Math.min(navigator.hardwareConcurrency, 4)) : 1;
     ort.env.wasm.numThreads = threads;
-    ort.env.wasm.wasmPaths = { mjs: new URL(`${name}.mjs`, location.href).href, wasm: new URL(`${name}.wasm`, location.href).href };
-    const device = plain ? null : options.provider === "webgpu" ? await openGpu(options) : await openContext(options);
+    ort.env.wasm.wasmPaths = { mjs: new URL(`${name}.mjs${OnnxRuntime.query}`, location.href).href, wasm: new URL(`${name}.wasm${OnnxRuntime.query}`, location.href).href };
+    const device = plain ? null : opened ? opened : options.provider === "webgpu" ? await openGpu(options) : await openContext(options);
     await ort.InferenceSession.create(identityModel, { executionProviders: ["wasm"] });
     return new OnnxRuntime(ort, options, threads, device);
   }
@@ -61,10 +68,10 @@ export class OnnxRuntime {
     return this.create(graph, plan);
   }
 
-  create({ spec, files }: GraphBytes, { dimensions, onDevice }: SessionPlan, extra: InferenceSession.SessionOptions = {}): Promise<InferenceSession> {
+  async create({ spec, files, arriving }: GraphBytes, { dimensions, onDevice }: SessionPlan, extra: InferenceSession.SessionOptions = {}): Promise<InferenceSession> {
     const location = { wasm: "cpu", webgpu: "gpu-buffer", webnn: "ml-tensor" } as const;
-    const [model, ...external] = files;
-    return this.ort.InferenceSession.create(model!, {
+    const [model, ...external] = arriving ? await arriving : files;
+    const session = await this.ort.InferenceSession.create(model!, {
       executionProviders: [this.provider()],
       freeDimensionOverrides: dimensions,
       externalData: external.map((data, index) => ({ path: spec.files[index + 1]!, data })),
@@ -74,6 +81,16 @@ export class OnnxRuntime {
       enableMemPattern: this.options.provider === "wasm",
       ...extra,
     });
+    const gpu = this.device?.gpu;
+    if (this.readback === "woken" && gpu) {
+      const run = session.run.bind(session) as (...values: unknown[]) => Promise<InferenceSession.OnnxValueMapType>;
+      session.run = async (...values: unknown[]) => {
+        const running = run(...values);
+        await wakeUntil(gpu, running); // ONNX Runtime maps buffers of its own inside
+        return running;
+      };
+    }
+    return session;
   }
 
   private provider(): InferenceSession.ExecutionProviderConfig {
@@ -83,7 +100,8 @@ export class OnnxRuntime {
     return "wasm";
   }
 
-  hostTensor({ dtype, data, shape }: HostTensor): Tensor {
+  hostTensor({ dtype, data, shape, gpu }: HostTensor): Tensor {
+    if (gpu) return this.ort.Tensor.fromGpuBuffer(gpu, { dataType: dtype as "float32", dims: shape }) as Tensor;
     return new this.ort.Tensor(dtype, data as never, shape) as Tensor;
   }
 

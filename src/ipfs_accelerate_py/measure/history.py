@@ -52,7 +52,7 @@ class History:
 def history(records: Sequence[LaunchRecord]) -> History:
     """The history of one cell: launches of one spec on one machine, of one provenance, that ended well.
 
-    UserError where they are of several. All steps are one family of comparisons.
+    UserError where they are of several. A step needs two campaigns on each side; all steps are one family of comparisons.
     """
     good = [record for record in records if record.status == "ok"]
     if not good:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 MOST_SEGMENTS = 12
+LEAST_LENGTH = 2  # a single odd value is an outlier; a second one makes it a level
 LEAST_ERROR = 0.002  # of a logarithm: a series without any noise is not split at the last digit
 
 
@@ -25,11 +26,11 @@ def steps(values: Sequence[float], weights: Sequence[float] | None = None, most:
     count = len(series)
     if not np.isfinite(series).all():
         raise ValueError("a series with values that are not finite has no levels")
-    if count < 2:
+    if count < 2 * LEAST_LENGTH:
         return []
     weight = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
     cost = _costs(series, weight)
-    most = min(most, count)
+    most = min(most, count // LEAST_LENGTH)
     best = np.full((most + 1, count + 1), math.inf)
     begin = np.zeros((most + 1, count + 1), dtype=int)
     best[0, 0] = 0.0
@@ -61,7 +62,7 @@ def _costs(series: np.ndarray, weight: np.ndarray) -> np.ndarray:
     count = len(series)
     cost = np.full((count, count + 1), math.inf)
     for begin in range(count):
-        for end in range(begin + 1, count + 1):
+        for end in range(begin + LEAST_LENGTH, count + 1):
             part, own = series[begin:end], weight[begin:end]
             order = np.argsort(part)
             middle = part[order][np.searchsorted(np.cumsum(own[order]), own.sum() / 2)]

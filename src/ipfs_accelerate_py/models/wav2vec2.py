@@ -132,8 +132,7 @@ class Wav2Vec2(ModelClass):
         if settings.get("return_attention_mask"):
             notes += ("The model was trained with an attention mask, and here it reads the silence that fills the input too.",)
         frames = frame_count(config, length)
-        margin = int(frames * MARGIN)
-        step = (frames - 2 * margin) * int(np.prod(config.conv_stride))  # whole frames, so that chunks' frames fit together
+        margin, step = int(frames * MARGIN), row_step(config)
         rows, kept = [], []
         for item, wave in enumerate(waves):
             parts = chunks(normalised(wave) if settings["do_normalize"] else wave, length, step)
@@ -173,6 +172,12 @@ class Wav2Vec2(ModelClass):
 
 def input_samples(config: Any) -> int:
     return int(getattr(config, "input_samples", INPUT_SAMPLES))
+
+
+def row_step(config: Any) -> int:
+    """Samples between the starts of a long recording's chunks: whole frames, so that chunks' frames fit together."""
+    frames = frame_count(config, input_samples(config))
+    return (frames - 2 * int(frames * MARGIN)) * int(np.prod(config.conv_stride))
 
 
 def frame_count(config: Any, samples: int) -> int:

@@ -13,8 +13,9 @@ from ..errors import UserError
 from ..spec import identity
 from .ceilings import Ceilings
 from .fitting import Costs
+from .memory import Footprint
 
-FORMAT = 1
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class FittedDevice:
-    """``models`` has the costs of each model that was measured there, ``excess_bytes`` what memory peaks at beyond the formula."""
+    """``models`` has the costs of each model that was measured there; ``memory`` is None where no peak was measured."""
 
     key: str
     name: str
@@ -43,7 +44,7 @@ class FittedDevice:
     costs: Costs
     models: dict[str, Costs]
     cells: tuple[Measured, ...]
-    excess_bytes: float | None
+    memory: Footprint | None
     software_adapter: bool = False
 
 
@@ -89,6 +90,7 @@ class Fitted:
                     **device,
                     "ceilings": Ceilings.from_dict(device["ceilings"]),
                     "costs": Costs(**device["costs"]),
+                    "memory": device["memory"] and Footprint(**device["memory"]),
                     "models": {name: Costs(**costs) for name, costs in device["models"].items()},
                     "cells": tuple(Measured(**cell) for cell in device["cells"]),
                 }

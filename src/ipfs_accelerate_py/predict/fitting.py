@@ -1,7 +1,8 @@
-"""Three numbers a device: how far its engine stays from the roofline, and what a kernel and an execution cost. Fitted, with a prior.
+"""Four numbers a device: how far its engine stays from the roofline's arithmetic and traffic, and what a kernel and an execution cost.
 
-The time of an iteration is the sum over its phases of runs * (efficiency * roofline + kernel * kernels + execution). All three are
-positive and are fitted in logarithms, by least squares on the logarithm of the time.
+The time of an iteration is the sum over its phases of runs * (arithmetic * a + traffic * t + kernel * kernels + execution), with a the
+roofline's seconds of operators that arithmetic bounds, and t of those that traffic does. All four are positive and are fitted in
+logarithms, by least squares on the logarithm of the time, with a prior.
 """
 
 from __future__ import annotations
@@ -23,39 +24,44 @@ WEIGHTS = {"total": 1.0, "first": 0.6, "token": 0.6}  # the parts of a generatio
 
 @dataclass(frozen=True)
 class Costs:
-    """``efficiency`` multiplies the roofline's time; ``kernel_s`` is for each operator that is started, ``execution_s`` for each run of a
-    phase with its readback."""
+    """``arithmetic`` and ``traffic`` multiply the roofline's times; ``kernel_s`` is for each operator that is started, ``execution_s`` for
+    each run of a phase with its readback."""
 
-    efficiency: float
+    arithmetic: float
+    traffic: float
     kernel_s: float
     execution_s: float
 
     @property
     def logs(self) -> np.ndarray:
-        return np.log([self.efficiency, self.kernel_s, self.execution_s])
+        return np.log([self.arithmetic, self.traffic, self.kernel_s, self.execution_s])
 
     @classmethod
     def of(cls, logs: Sequence[float] | np.ndarray) -> Costs:
-        efficiency, kernel_s, execution_s = (float(value) for value in np.exp(np.asarray(logs, dtype=float)))
-        return cls(efficiency, kernel_s, execution_s)
+        return cls(*(float(value) for value in np.exp(np.asarray(logs, dtype=float))))
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What multiplies the three numbers: roofline seconds, kernels and executions of the timed part of an iteration."""
+    """What multiplies the four numbers, of the timed part of an iteration."""
 
-    roofline_s: float
+    arithmetic_s: float
+    traffic_s: float
     kernels: float
     executions: float
-    compute_share: float = 0.0
     unknown_share: float = 0.0
 
     @property
     def array(self) -> np.ndarray:
-        return np.array([self.roofline_s, self.kernels, self.executions])
+        return np.array([self.arithmetic_s, self.traffic_s, self.kernels, self.executions])
 
     def seconds(self, costs: Costs) -> float:
-        return costs.efficiency * self.roofline_s + costs.kernel_s * self.kernels + costs.execution_s * self.executions
+        return float(self.array @ np.exp(costs.logs))
+
+    def shares(self, costs: Costs) -> np.ndarray:
+        """Of the time: arithmetic, traffic, starting kernels, executions with their readback."""
+        parts = self.array * np.exp(costs.logs)
+        return parts / parts.sum()
 
 
 def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) -> dict[str, Terms]:
@@ -64,12 +70,12 @@ def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) 
 
     def of(names: Sequence[str], once: bool = False) -> Terms:
         chosen = [(1 if once else runs, time) for name, (runs, time) in times.items() if name in names]
-        roofline = sum(runs * time.roofline_s for runs, time in chosen)
+        arithmetic = sum(runs * time.arithmetic_s for runs, time in chosen)
+        traffic = sum(runs * time.traffic_s for runs, time in chosen)
         kernels = sum(runs * time.kernels for runs, time in chosen)
-        computed = sum(runs * time.roofline_s * time.compute_share for runs, time in chosen)
         unknown = max((time.unknown_share for _, time in chosen), default=0.0)
         waited = sum(1 if once else runs for name, (runs, _) in times.items() if name in names and name not in NOT_READ_BACK)
-        return Terms(roofline, kernels, waited, computed / roofline if roofline else 0.0, unknown)
+        return Terms(arithmetic, traffic, kernels, waited, unknown)
 
     found = {"total": of(list(times))}
     if "prefill" in times:

@@ -15,13 +15,16 @@ from . import conformal, residual
 from .ceilings import Ceilings, from_datasheet
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
+from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
+from .memory import UNKNOWN
 from .observations import DeviceKey
 from .prediction import Candidate, Interval, Prediction
-from .training import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of, inference_bytes
 
 NO_ENERGY = "no energy counter was read where this was measured"
 UNKNOWN_WIDTH = 1.0  # widens, in the logarithm, by this times the share of operators that are not known
 OTHER_PRECISION = 0.3  # widens where the device was measured at other precisions alone
+FAR = 1.5  # widens by this factor what is far from all that was measured with the engine
+NO_SUCH_KIND = math.log(10)  # widens, in the logarithm, where no device of the kind is known at all
 SMALLEST_MEMORY = 0.05
 
 
@@ -164,12 +167,17 @@ class Predictor:
         if own is None:
             given = residual.features(total, costs, batch_size)
             added, kept = residual.correction(self.fitted.residual, engine, given)
-        width = self.fitted.widths[regime]
+        software = bool(fitted and fitted.software_adapter)
+        width = self.fitted.widths["software adapter" if software else regime]
         half = width.half_width
         reasons.append(_basis(regime, width.n, width.groups))
         if kept < 0.5:
-            reasons.append("This shape is far from all that was measured with this engine: the learned correction is left out.")
-            half *= 1.5
+            reasons.append("This work is unlike all that was measured with this engine, which widens the interval.")
+            half *= FAR
+        kind = group_of(where.key.platform, engine, where.key.browser, software)
+        if regime in ("new device", "datasheet") and kind not in self.fitted.priors and kind not in DEFAULTS:
+            half += NO_SUCH_KIND
+            reasons.append(f"No device of this kind ({kind}) was ever measured, so the value is little more than a guess.")
         if total.unknown_share > 0:
             half += UNKNOWN_WIDTH * total.unknown_share
             names = sorted({name for phase in counts.phases.values() for name in phase.unknown})
@@ -181,25 +189,23 @@ class Predictor:
             half += OTHER_PRECISION
             reasons.append("No training was measured there, which widens the interval.")
         times = {name: 1000 * term.seconds(costs) * math.exp(added) for name, term in found.items()}
-        shares = residual.features(total, costs, batch_size)
+        arithmetic, traffic, started, waited = total.shares(costs).tolist()
         reasons.append(
-            f"{shares[0]:.0%} of the time is starting {total.kernels:.0f} kernels, {shares[1]:.0%} waiting for "
-            f"{total.executions:.0f} executions, the rest the work itself."
+            f"Of the time {arithmetic:.0%} is arithmetic, {traffic:.0%} moving data, {started:.0%} starting {total.kernels:.0f} kernels, "
+            f"{waited:.0%} waiting for {total.executions:.0f} executions."
         )
         return regime, times, half, reasons
 
     def _memory(self, counts: ModelCounts, where: _Where, mode: str) -> Interval:
         """Weights, caches and activations by their formula, and what the process or the driver has besides, as measured there."""
-        formula = inference_bytes(counts.weights_bytes, counts.kv_cache_bytes, counts.largest_activation_bytes)
-        half = max(self.fitted.memory_width.half_width, SMALLEST_MEMORY)
+        known = where.fitted.memory if where.fitted else None
+        half = max(self.fitted.memory_width.half_width, SMALLEST_MEMORY) * (1 if known else 2)
+        peak = (known or UNKNOWN).peak(counts)
         if mode == "training":
             # Gradients and AdamW's two moments, float32 as the weights are, and every forward activation that backward reads.
-            kept = counts.phases["forward"].bytes_written
-            formula, half = 4 * counts.weights_bytes + kept, 2 * half
-        excess = where.fitted.excess_bytes if where.fitted and where.fitted.excess_bytes else 0.0
-        if not excess:
+            peak += 3 * counts.weights_bytes + counts.phases["forward"].bytes_written
             half *= 2
-        return conformal.interval(max(formula + excess, float(counts.weights_bytes)), half)
+        return conformal.interval(peak, half)
 
     def _where(self, platform: str, engine: str | None, device: str, browser: str | None, machine: str | None) -> _Where:
         found = [

@@ -19,15 +19,14 @@ NEAR = 1.0  # standard deviations within which a point counts as seen
 
 
 def features(term: Terms, costs: Costs, batch_size: int) -> list[float]:
-    """Shares of the predicted time and of arithmetic in it, and the batch."""
-    seconds = term.seconds(costs)
-    started = costs.kernel_s * term.kernels / seconds
-    waited = costs.execution_s * term.executions / seconds
-    return [started, waited, term.compute_share, math.log(batch_size), math.log(seconds / max(1, term.kernels))]
+    """Shares of the predicted time (traffic, kernels, executions), the batch, and how long a kernel takes."""
+    _, traffic, started, waited = term.shares(costs).tolist()
+    return [traffic, started, waited, math.log(batch_size), math.log(term.seconds(costs) / max(1, term.kernels))]
 
 
-def train(rows: Sequence[tuple[str, list[float], float]]) -> dict[str, Any]:
-    """From rows of (engine, features, logarithm of measured over predicted): weights, scales and training points of each engine."""
+def train(rows: Sequence[tuple[str, list[float], float]], used: bool = True) -> dict[str, Any]:
+    """From rows of (engine, features, logarithm of measured over predicted): weights, scales and training points of each engine. Not
+    ``used``: only the points, which say what is far from all that was measured; the weights are 0."""
     learned: dict[str, Any] = {}
     for engine in sorted({row[0] for row in rows}):
         x = np.array([row[1] for row in rows if row[0] == engine])
@@ -35,6 +34,7 @@ def train(rows: Sequence[tuple[str, list[float], float]]) -> dict[str, Any]:
         centre, scale = x.mean(0), x.std(0) + 1e-3
         standard = (x - centre) / scale
         weights = np.linalg.solve(standard.T @ standard + RIDGE * np.eye(x.shape[1]), standard.T @ (y - y.mean()))
+        weights = weights if used else np.zeros_like(weights)
         learned[engine] = {
             "centre": centre.tolist(),
             "scale": scale.tolist(),

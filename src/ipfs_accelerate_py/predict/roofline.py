@@ -32,12 +32,12 @@ JOINED = ("elementwise", "activation")
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """``roofline_s`` of one run, and the ``kernels`` that it starts. ``compute_share`` is the share of the time that arithmetic bounds;
-    ``unknown_share`` the share of kernels whose operators are not known."""
+    """Of one run: seconds of the operators that arithmetic bounds and of those that traffic does, and the ``kernels`` that are started.
+    ``unknown_share`` is the share of them whose operators are not known."""
 
-    roofline_s: float
+    arithmetic_s: float
+    traffic_s: float
     kernels: int
-    compute_share: float
     unknown_share: float
 
 
@@ -45,7 +45,7 @@ def phase_time(phase: PhaseCounts, ceilings: Ceilings, engine: str, precision: s
     """One run of ``phase`` on a device of these ceilings."""
     fusion = FUSIONS.get(engine, PLAIN)
     working_set = max(phase.weights_bytes, 1)
-    seconds = computed = 0.0
+    arithmetic_s = traffic_s = 0.0
     kernels = unknown = 0
     for operator in phase.operators:
         inside = fusion.attention and operator.fused == "attention"
@@ -57,13 +57,14 @@ def phase_time(phase: PhaseCounts, ceilings: Ceilings, engine: str, precision: s
             traffic = activations / ceilings.bytes_per_s(activations)
         # A token's pass goes through all weights, so they come from where all of them fit.
         traffic += operator.weights_bytes / ceilings.bytes_per_s(working_set)
-        longer = max(arithmetic, traffic) * operator.count
-        seconds += longer
-        computed += longer if arithmetic >= traffic else 0.0
+        if arithmetic >= traffic:
+            arithmetic_s += arithmetic * operator.count
+        else:
+            traffic_s += traffic * operator.count
         kernels += operator.count if starts else 0
         unknown += operator.count if operator.kind == "unknown" else 0
     share = unknown / max(1, phase.kernels)
-    return PhaseTime(seconds, kernels, computed / seconds if seconds else 0.0, share)
+    return PhaseTime(arithmetic_s, traffic_s, kernels, share)
 
 
 def _is_product(operator: Operator) -> bool:

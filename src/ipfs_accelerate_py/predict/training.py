@@ -1,228 +1,19 @@
-"""From evidence to a fitted predictor, and its own errors: each regime's, with whole cells, models and devices left out."""
+"""From evidence to a fitted predictor, with the widths that its own left-out errors give."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from . import conformal, residual
-from .ceilings import Ceilings, from_datasheet
+from . import conformal
+from .ceilings import Ceilings
+from .evaluation import footprint, left_out, memory_errors, residual_helps
 from .fitted import Fitted, FittedDevice, Measured, Width, version_of
-from .fitting import Costs, Terms, fit, rows_of, terms
+from .kinds import GENERIC, ceilings_of, group_of, machine_name, with_probe
+from .learning import Cell, Knowledge, cells_of, learn
+from .memory import fit_memory
 from .observations import DeviceKey, Evidence, Observation
-
-# Where no device of an engine is known at all. Orders of magnitude only: an interval that rests on them is as wide as the errors say.
-DEFAULTS = {
-    "torch@gpu": Costs(1.5, 12e-6, 100e-6),
-    "torch@cpu": Costs(1.5, 5e-6, 200e-6),
-    "onnxruntime@cpu": Costs(1.5, 2e-6, 100e-6),
-    "openvino@cpu": Costs(1.3, 2e-6, 100e-6),
-    "onnxruntime-web@cpu": Costs(3.0, 3e-6, 1e-3),
-    "onnxruntime-web@gpu-chromium": Costs(3.0, 30e-6, 3e-3),
-}
-GENERIC = Costs(2.0, 10e-6, 1e-3)
-# How far, in the logarithm, a device may lie from its engine's prior, and a model on it from the device.
-DEVICE_SPREAD, MODEL_SPREAD = (0.7, 1.2, 1.5), (0.15, 0.3, 0.3)
-NOMINAL_CPU = Ceilings("nominal", "a processor that was not probed", {"float32": ((1.0, 1e11),)}, ((1.0, 2e10),))
-NOMINAL_SOFTWARE = Ceilings("nominal", "a software adapter that was not probed", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),))
-GPU_PLATFORMS = ("cuda", "rocm", "mps", "webgpu")
-DEAR_S = 1e-9
-
-
-def group_of(platform: str, engine: str, browser: str | None = None, software_adapter: bool = False) -> str:
-    """What shares a prior: an engine on GPUs, or on processors. On WebGPU also the family of browsers, whose waits for a readback differ
-    by far; software adapters are a kind of their own."""
-    if software_adapter:
-        return f"{engine}@software"
-    family = ""
-    if platform == "webgpu" and browser:
-        family = "-firefox" if "firefox" in browser else "-safari" if browser in ("safari", "webkit") else "-chromium"
-    return f"{engine}@{'gpu' if platform in GPU_PLATFORMS else 'cpu'}{family}"
-
-
-def ceilings_of(key: DeviceKey, evidence: Evidence, software_adapter: bool, probed: bool = True) -> Ceilings:
-    """The probe's, else the datasheet's of the machine's GPU or processor, else nominal ones, which the fit corrects."""
-    if probed and key.text in evidence.probes:
-        return evidence.probes[key.text]
-    if software_adapter:
-        return NOMINAL_SOFTWARE
-    facts = evidence.machines.get(key.machine, {})
-    names = [gpu["name"] for gpu in facts.get("gpus") or [] if gpu.get("name")]
-    if key.platform not in GPU_PLATFORMS:
-        names = [facts.get("cpu_model") or ""]
-    return next((found for name in names if (found := from_datasheet(name))), NOMINAL_CPU)
-
-
-def machine_name(facts: Mapping[str, Any], platform: str) -> str:
-    """For people: the GPU of a GPU platform, otherwise the processor and its number of cores."""
-    gpus = [str(gpu["name"]) for gpu in facts.get("gpus") or [] if gpu.get("name")]
-    if platform in GPU_PLATFORMS and gpus:
-        return gpus[0]
-    return f"{facts.get('cpu_model') or 'unknown processor'}, {facts.get('logical_cpus') or '?'} CPUs"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An observation with its terms at its device's ceilings."""
-
-    observation: Observation
-    terms: dict[str, Terms]
-    group: str
-
-    @property
-    def key(self) -> str:
-        return self.observation.key.text
-
-    @property
-    def rows(self) -> list[tuple[Terms, float, float]]:
-        return rows_of(self.terms, self.observation.ms)
-
-
-def cells_of(evidence: Evidence, probed: bool = True) -> list[Cell]:
-    """All observations, ready to fit. ``probed`` False: as if no device had been probed."""
-    found = []
-    for each in evidence.observations:
-        ceilings = ceilings_of(each.key, evidence, each.software_adapter, probed)
-        group = group_of(each.key.platform, each.key.engine, each.key.browser, each.software_adapter)
-        found.append(Cell(each, terms(each.counts, ceilings, each.key.engine, each.precision), group))
-    return found
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """Costs of engines, devices and models on devices, and the residual, all from the cells that were given."""
-
-    priors: dict[str, Costs]
-    devices: dict[str, Costs]
-    models: dict[tuple[str, str], Costs]
-    residual: dict[str, Any]
-
-
-def learn(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool) -> Knowledge:
-    """Engines from their devices, devices from their models; each level is the prior of the next. ``corrected``: with the residual."""
-    of_device: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        of_device[cell.key].append(cell)
-    rough = {key: _fit_device(own, _start(own[0].group, ceilings.get(key))) for key, own in of_device.items()}
-    priors = {}
-    for group in sorted({cell.group for cell in cells}):
-        known = [rough[key].logs for key, own in of_device.items() if own[0].group == group]
-        priors[group] = Costs.of(np.mean(known, axis=0))
-    devices = {key: _fit_device(own, with_probe(priors[own[0].group], ceilings.get(key))) for key, own in of_device.items()}
-    models = {}
-    for key, own in of_device.items():
-        for model in {cell.observation.model for cell in own}:
-            rows = [row for cell in own if cell.observation.model == model for row in cell.rows]
-            models[key, model] = fit(rows, devices[key], MODEL_SPREAD)
-    rows = [
-        (
-            cell.observation.key.engine,
-            residual.features(cell.terms["total"], devices[cell.key], cell.observation.batch_size),
-            math.log(cell.observation.ms["total"] / 1000 / cell.terms["total"].seconds(devices[cell.key])),
-        )
-        for cell in (cells if corrected else ())
-    ]
-    return Knowledge(priors, devices, models, residual.train(rows))
-
-
-def residual_helps(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings]) -> bool:
-    """Whether models that were left out are predicted better with the residual than without: it must earn its place."""
-    with_it, without = (np.abs([error for _, error in _new_models(cells, ceilings, used)]) for used in (True, False))
-    return bool(len(with_it) and with_it.mean() < without.mean())
-
-
-def _start(group: str, ceilings: Ceilings | None) -> Costs:
-    return with_probe(DEFAULTS.get(group, GENERIC), ceilings)
-
-
-def with_probe(prior: Costs, ceilings: Ceilings | None) -> Costs:
-    """An engine's prior with what a probe measured of the device: starting a kernel, and an execution with its readback."""
-    if ceilings is None or ceilings.source != "probe":
-        return prior
-    kernel = ceilings.dispatch_s or prior.kernel_s
-    return replace(prior, kernel_s=max(kernel, DEAR_S), execution_s=max(ceilings.execution_s or prior.execution_s, DEAR_S))
-
-
-def _fit_device(cells: Sequence[Cell], prior: Costs) -> Costs:
-    return fit([row for cell in cells for row in cell.rows], prior, DEVICE_SPREAD)
-
-
-def seconds(knowledge: Knowledge, cell: Cell, costs: Costs) -> float:
-    """The total time that ``costs`` and the residual predict of a cell."""
-    term = cell.terms["total"]
-    given = residual.features(term, costs, cell.observation.batch_size)
-    added, _ = residual.correction(knowledge.residual, cell.observation.key.engine, given)
-    return term.seconds(costs) * math.exp(added)
-
-
-Error = tuple[str, float]
-
-
-def left_out(evidence: Evidence) -> dict[str, list[Error]]:
-    """(group, logarithm of measured over predicted) of every cell, by regime, each predicted by what never saw its group.
-
-    ``interpolated`` leaves a cell out, ``new model`` a whole model of every device, ``new device`` a device but its probe, and
-    ``datasheet`` the probes too.
-    """
-    cells = cells_of(evidence)
-    ceilings = {cell.key: ceilings_of(cell.observation.key, evidence, cell.observation.software_adapter) for cell in cells}
-    errors: dict[str, list[Error]] = {"interpolated": [], "new model": [], "new device": [], "datasheet": []}
-
-    def compare(regime: str, group: str, cell: Cell, predicted: float) -> None:
-        errors[regime].append((group, math.log(cell.observation.ms["total"] / 1000 / predicted)))
-
-    corrected = residual_helps(cells, ceilings)
-    whole = learn(cells, ceilings, corrected)
-    for index, cell in enumerate(cells):
-        others = cells[:index] + cells[index + 1 :]
-        same = [each for each in others if each.key == cell.key and each.observation.model == cell.observation.model]
-        if same:
-            device = _fit_device([each for each in others if each.key == cell.key], whole.priors[cell.group])
-            costs = fit([row for each in same for row in each.rows], device, MODEL_SPREAD)
-            compare("interpolated", f"{cell.key} {cell.observation.model}", cell, cell.terms["total"].seconds(costs))
-    errors["new model"] = _new_models(cells, ceilings, corrected)
-    errors["new device"] = _new_devices(cells, ceilings, corrected, lambda key: ceilings[key].source == "probe")
-    plain = cells_of(evidence, probed=False)
-    sheets = {cell.key: ceilings_of(cell.observation.key, evidence, False, probed=False) for cell in plain}
-    errors["datasheet"] = _new_devices(plain, sheets, corrected, lambda key: sheets[key].source == "datasheet")
-    return errors
-
-
-def _new_models(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool) -> list[Error]:
-    errors: list[Error] = []
-    for model, out, rest in _splits(cells, lambda cell: str(cell.observation.description.model_class)):
-        known = learn(rest, ceilings, corrected) if rest else None
-        for cell in out:
-            if known and cell.key in known.devices:
-                predicted = seconds(known, cell, known.devices[cell.key])
-                errors.append((model, math.log(cell.observation.ms["total"] / 1000 / predicted)))
-    return errors
-
-
-def _new_devices(
-    cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool, wanted: Callable[[str], bool]
-) -> list[Error]:
-    errors: list[Error] = []
-    for device, out, rest in _splits(cells, lambda cell: cell.key):
-        if not rest or not wanted(device) or out[0].observation.software_adapter:
-            continue
-        known = learn(rest, ceilings, corrected)
-        group = out[0].group
-        costs = with_probe(known.priors.get(group) or DEFAULTS.get(group, GENERIC), ceilings.get(device))
-        for cell in out:
-            predicted = seconds(known, cell, costs)
-            errors.append((device, math.log(cell.observation.ms["total"] / 1000 / predicted)))
-    return errors
-
-
-def _splits(cells: Sequence[Cell], name: Callable[[Cell], str]) -> Iterable[tuple[str, list[Cell], list[Cell]]]:
-    for group in sorted({name(cell) for cell in cells}):
-        yield group, [cell for cell in cells if name(cell) == group], [cell for cell in cells if name(cell) != group]
 
 
 def train(evidence: Evidence) -> Fitted:
@@ -250,7 +41,12 @@ def train(evidence: Evidence) -> Fitted:
         "probes": len(evidence.probes),
     }
     return Fitted(
-        version=version_of([[cell.key, cell.observation.model, cell.observation.ms] for cell in cells]),
+        version=version_of(
+            [
+                [[cell.key, cell.observation.model, cell.observation.ms] for cell in cells],
+                {key: probe.to_dict() for key, probe in evidence.probes.items()},
+            ]
+        ),
         trained_on=summary,
         devices=devices,
         priors=known.priors,
@@ -274,7 +70,6 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
     parsed = DeviceKey.of(key)
     software = any(cell.observation.software_adapter for cell in own)
     prior = known.priors.get(group_of(parsed.platform, parsed.engine, parsed.browser, software), GENERIC)
-    excess = [cell.observation.peak_bytes - formula_bytes(cell) for cell in own if cell.observation.peak_bytes]
     return FittedDevice(
         key=key,
         name=machine_name(evidence.machines.get(parsed.machine, {}), parsed.platform),
@@ -282,7 +77,7 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
         costs=known.devices.get(key) or with_probe(prior, ceilings),
         models={model: costs for (device, model), costs in known.models.items() if device == key},
         cells=tuple(_measured(cell.observation) for cell in own),
-        excess_bytes=float(np.median(excess)) if excess else None,
+        memory=fit_memory([footprint(cell.observation) for cell in own]),
         software_adapter=software,
     )
 
@@ -300,29 +95,3 @@ def _measured(each: Observation) -> Measured:
         high_ms=each.high_ms,
         launches=each.launches,
     )
-
-
-def formula_bytes(cell: Cell) -> float:
-    counts = cell.observation.counts
-    return inference_bytes(counts.weights_bytes, counts.kv_cache_bytes, counts.largest_activation_bytes)
-
-
-def inference_bytes(weights: int, cache: int, activation: int) -> float:
-    """Weights, the cache twice (its old and its new values), and the largest operator with what stands beside it."""
-    return weights + 2 * cache + 2 * activation
-
-
-def memory_errors(cells: Sequence[Cell]) -> list[Error]:
-    """(model, logarithm of measured over predicted peak), each model predicted from the others on the same device."""
-    errors = []
-    for cell in cells:
-        peak = cell.observation.peak_bytes
-        others = [
-            each.observation.peak_bytes - formula_bytes(each)
-            for each in cells
-            if each.key == cell.key and each.observation.model != cell.observation.model and each.observation.peak_bytes
-        ]
-        if peak and others:
-            predicted = max(1.0, formula_bytes(cell) + float(np.median(others)))
-            errors.append((cell.observation.model, math.log(peak / predicted)))
-    return errors

@@ -180,9 +180,9 @@ def pack(
     ):
         if values.size and (values.min() < 0 or values.max() > largest):
             raise ValueError(f"a {name} outside 0..{largest}")
-    stored = row_scales.astype(np.float16)
-    if not np.isfinite(stored).all():
+    if row_scales.size and not np.abs(row_scales).max() <= np.finfo(np.float16).max:
         raise ValueError("a row scale that float16 cannot hold")
+    stored = row_scales.astype(np.float16)
     padded: np.ndarray = np.zeros((rows, form.padded_columns(columns)), np.uint8)
     padded[:, :columns] = codes
     high = None

@@ -95,7 +95,7 @@ def decode(codes: np.ndarray, step: np.ndarray, least: np.ndarray) -> np.ndarray
 
 def folded_keys(keys: np.ndarray, bits: int) -> np.ndarray:
     """What attention sees of folded keys: float32 [..., tokens, channels] from float32 of that shape; tokens a multiple of FOLD."""
-    groups = keys.reshape(*keys.shape[:-2], -1, FOLD, keys.shape[-1])
+    groups = keys.reshape(*keys.shape[:-2], keys.shape[-2] // FOLD, FOLD, keys.shape[-1])
     return decode(*quantize(groups, bits, -2)).reshape(keys.shape)
 
 
@@ -103,7 +103,7 @@ def folded_values(values: np.ndarray, bits: int) -> np.ndarray:
     """The same of values: groups of FOLD channels of a token; the last group is padded with zeros."""
     channels = values.shape[-1]
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -channels % FOLD)])
-    groups = padded.reshape(*padded.shape[:-1], -1, FOLD)
+    groups = padded.reshape(*padded.shape[:-1], -(-channels // FOLD), FOLD)
     return decode(*quantize(groups, bits, -1)).reshape(padded.shape)[..., :channels]
 
 

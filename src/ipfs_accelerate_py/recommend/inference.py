@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 from ..errors import UnavailableError, UserError
 from ..graph import ModelCounts, ModelDescription, count
-from ..platforms.registry import platform
+from ..platforms.registry import platforms
 from ..predict.prediction import Prediction
 from ..spec import Workload
 from . import memory
@@ -113,7 +114,10 @@ def unsupported(description: ModelDescription, request: Request, place: Place, p
     )
     if place.platform == "openvino" and precision == "float16":
         return None if not place.here else _openvino_float16()
-    return platform(place.platform).unsupported(work, place.engine)
+    return _platforms()[place.platform].unsupported(work, place.engine)
+
+
+_platforms = cache(platforms)  # finding them reads the metadata of every installed package
 
 
 def _openvino_float16() -> str | None:

@@ -28,17 +28,23 @@ class Knowledge:
 
     @classmethod
     def of(cls, store: str | Path | None) -> Knowledge:
-        """From a store beside the shipped measurements; from those alone where there is none."""
+        """From a store beside the shipped measurements; from those alone where there is none, or nothing usable in it."""
         if store is None:
-            return cls(Predictor.from_stores())
+            return cls(Predictor.from_stores(), ["Known from the reference measurements that come with the program."])
         if not Path(store).exists():
             raise UserError(f"There is no store at {store}: make one with 'ipfs-accelerate bench', or leave it out.")
-        return cls(Predictor.from_stores([Path(store)]))
+        predictor = Predictor.from_stores([Path(store)])
+        notes = list(predictor.fitted.warnings)
+        if predictor.version == Predictor.from_stores().version:
+            notes.append(
+                f"{store} has no measurement to learn from: the reference measurements that come with the program answer."
+            )
+        return cls(predictor, notes)
 
     @property
-    def left_out(self) -> int:
-        """Kinds of measured cells that were not believed; the predictor's warnings say why."""
-        return len(self.predictor.fitted.warnings)
+    def left_out(self) -> tuple[str, ...]:
+        """Measured cells that were not believed: how many, and why."""
+        return self.predictor.fitted.warnings
 
     @cached_property
     def own_machine(self) -> str:

@@ -40,14 +40,15 @@ class Layout:
     @property
     def label(self) -> str:
         """For people: ``fsdp over 4``, ``tensor 2 x pipeline 2``."""
+        more = " with checkpointing" * self.checkpointing + " with offload" * self.offload
         if self.strategy == "single":
-            return "one device"
+            return f"one device{more}"
         if self.tensor * self.pipeline == 1:
-            return f"{self.strategy} over {self.data}"
+            return f"{self.strategy} over {self.data}{more}"
         parts = [f"{name} {degree}" for name, degree in (("tensor", self.tensor), ("pipeline", self.pipeline)) if degree > 1]
         if self.data > 1:
             parts.append(f"{'fsdp' if self.sharded else 'ddp'} {self.data}")
-        return " x ".join(parts)
+        return " x ".join(parts) + more
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"devices": self.devices}

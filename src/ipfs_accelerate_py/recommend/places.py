@@ -19,7 +19,6 @@ from ..predict.prediction import Candidate
 from ..spec import BROWSER_PLATFORMS, PLATFORMS
 
 HERE = "this machine"
-TORCH_PLATFORMS = ("cpu", "cuda", "rocm", "mps")
 GPU_PLATFORMS = ("cuda", "rocm", "mps")
 # Which browsers are built with a WebNN backend (platforms/webnn.py); whether it works is asked by starting one.
 WEBNN_BROWSERS = ("chrome", "edge", "chromium-headless-shell")
@@ -206,14 +205,14 @@ def chosen(names: Sequence[str], own: Sequence[Place], others: Sequence[Place]) 
     found: dict[Place, None] = {}
     for name in names:
         plain = _plain(name)
-        matching = [place for place in own if plain in (place.platform, place.browser)]
+        key = name.strip().lower()
+        matching = [place for place in own if key in (place.platform, place.browser)]
         if not matching:
-            matching = [place for place in others if plain in (place.platform, place.browser)]
-        if not matching:
-            words = set(plain.split())
+            matching = [place for place in others if key in (place.platform, place.browser)]
+        if not matching and (words := set(plain.split())):
             matching = [place for place in (*own, *others) if words <= set(_plain(place.description).split())]
-        if not matching and plain in PLATFORMS:
-            raise UserError(f"There is no {plain} on this machine, and no measurement or datasheet of one is known.")
+        if not matching and key in PLATFORMS:
+            raise UserError(f"There is no {key} on this machine, and no measurement or datasheet of one is known.")
         if not matching:
             known = {*PLATFORMS, *(place.browser for place in own if place.browser), *(place.description for place in others)}
             raise nearest(name, (each for each in known if each), "hardware")
@@ -222,10 +221,8 @@ def chosen(names: Sequence[str], own: Sequence[Place], others: Sequence[Place]) 
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9+]+", " ", text.lower()).strip() if text.lower() not in KNOWN_KEYS else text.lower()
-
-
-KNOWN_KEYS = {*PLATFORMS, "chromium-headless-shell"}
+    """Words in lower case."""
+    return re.sub(r"[^a-z0-9+]+", " ", text.lower()).strip()
 
 
 def limited(place: Place, max_memory_gb: float | None) -> Place:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..predict.prediction import Interval
+from ..spec import PLATFORMS
 from .places import Place
 
 COLUMNS = ("hardware", "price_per_hour", "currency", "date", "source")
@@ -56,7 +57,7 @@ def _price(row: dict[str, str | None], path: Path, line: int) -> Price:
 def find(prices: Iterable[Price], place: Place) -> Price | None:
     """The price of a place: of its device by name before that of its platform; of several the latest."""
     words = set(place.description.lower().split())
-    by_device = [price for price in prices if set(price.hardware.split()) <= words]
+    by_device = [price for price in prices if price.hardware not in PLATFORMS and set(price.hardware.split()) <= words]
     fitting = by_device or [price for price in prices if price.hardware == place.platform]
     return max(fitting, key=lambda price: (len(price.hardware.split()), price.day), default=None)
 

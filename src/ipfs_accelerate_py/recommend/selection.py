@@ -68,7 +68,7 @@ class HardwareSelection:
     explanation: tuple[str, ...]
     prediction_source: str
     measure_next: tuple[str, ...]
-    left_out: int = 0  # rows of stores that were not believed
+    left_out: tuple[str, ...] = ()  # measured cells that were not believed: how many, and why
     configuration: str | None = None
     configuration_kind: str | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,7 +15,7 @@ from ..predict.prediction import Interval, Prediction
 from .inference import Predicts, unsupported
 from .layout import STRATEGIES, Layout, degrees, divisors
 from .network import network
-from .places import GPU_PLATFORMS, TORCH_PLATFORMS, Place, host_memory_bytes
+from .places import GPU_PLATFORMS, Place, host_memory_bytes
 from .prices import HOW, Price, find, per_million
 from .request import Request
 from .selection import Score
@@ -25,6 +25,7 @@ from .training_memory import TrainingMemory, training_memory
 
 MEMORY_ERROR = 0.10  # of the formula, against torch's peaks (benchmarks/selection.py --activations)
 LEAST_LENGTH = 8  # tokens
+Sized = tuple[Layout, TrainingMemory]
 
 
 def training_shape(description: ModelDescription, sequence_length: int | None) -> Shape:
@@ -45,10 +46,18 @@ def scores(
 ) -> list[Score]:
     """The best layout of each place at each precision, or why there is none."""
     shape = training_shape(description, request.sequence_length)
+
+    @cache
+    def sized(platform: str, precision: str) -> list[Sized]:
+        """Every layout with its memory, which depends on no more than these."""
+        return [
+            (layout, training_memory(shape, layout, description.model_class, platform=platform))
+            for layout in layouts(shape, request, precision, _least_batch(description))
+        ]
+
     return [
-        score(description, shape, request, place, precision, predictor, prices)
+        score(description, shape, request, place, precision, sized, predictor, prices)
         for place in places
-        if place.engine == "torch" or place.platform in TORCH_PLATFORMS
         for precision in precisions
     ]
 
@@ -59,6 +68,7 @@ def score(
     request: Request,
     place: Place,
     precision: str,
+    sized_for: Callable[[str, str], list[Sized]],
     predictor: Predicts,
     prices: Sequence[Price],
 ) -> Score:
@@ -67,10 +77,7 @@ def score(
     reason = place.lacking or unsupported(description, request, place, precision) or _too_few(request, place)
     if reason:
         return Score(**common, feasible=False, reason=reason)
-    sized = [
-        (layout, training_memory(shape, layout, description.model_class, platform=place.platform))
-        for layout in layouts(shape, request, precision, _least_batch(description))
-    ]
+    sized = sized_for(place.platform, precision)
     limit = float("inf") if place.memory_bytes is None else place.memory_bytes
     fitting = [(layout, size) for layout, size in sized if size.peak <= limit and not layout.offload]
     host = host_memory_bytes() if place.here else float("inf")
@@ -106,11 +113,12 @@ def score(
         except (UnavailableError, UserError) as error:
             return str(error)
 
-    least = micro_step(1, LEAST_LENGTH)  # next to no work: what starting the kernels takes
-    scored = [
-        _timed(common, request, shape, layout, size, micro_step(layout.micro_batch), least, place, prices)
-        for layout, size in fitting
-    ]
+    scored = []
+    for layout, size in fitting:
+        # Next to no work: what starting the kernels takes, which a tensor degree does not divide.
+        least = micro_step(1, LEAST_LENGTH) if layout.tensor > 1 else ""
+        micro = micro_step(layout.micro_batch)
+        scored.append(_timed(common, request, shape, layout, size, micro, least, place, prices))
     return min(scored, key=lambda each: _preference(each, request.objective))
 
 

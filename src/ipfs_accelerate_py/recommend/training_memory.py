@@ -83,6 +83,13 @@ def gathered_bytes(shape: Shape, layout: Layout) -> float:
 def training_memory(shape: Shape, layout: Layout, model_class: str | None = None, *, platform: str = "cuda") -> TrainingMemory:
     """The peak of one device. ``platform`` decides the optimizer's own workspace: fused on a GPU, one tensor at a time on the CPU."""
     weights, gradients, states = state_bytes(shape.parameters, layout)
+    host = 0.0
+    if layout.offload:  # states and gradients go to the host (ZeRO-Offload), from stage 3 on weights as well
+        host, states = states, 0.0
+        if layout.zero_stage != 1:
+            host, gradients = host + gradients, 0.0
+        if layout.strategy == "fsdp" or layout.zero_stage == 3:
+            host, weights = host + weights, 0.0
     wide, micro = widths(layout), layout.micro_batch
     in_flight = min(layout.pipeline, layout.accumulation) if layout.pipeline > 1 else 1
     saved = model_bytes(shape, micro, wide, checkpointing=layout.checkpointing, tensor=layout.tensor, pipeline=layout.pipeline)
@@ -105,22 +112,15 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
         at_embedding = later * correction(model_class) + gradients * done + 3 * largest + cast + gathered
     at_update = gradients + (2 * largest if platform == "cpu" else 0.0) + (gathered / 2 if gathered else 0.0)
     context = CONTEXT_BYTES.get(platform, 0)
-    resident, host = weights + states, 0.0
-    whole = (
-        layout.strategy == "fsdp" or layout.zero_stage == 3
-    )  # weights go to the host as well; below that, states and gradients
-    if layout.offload:
-        host = states + gradients + (weights if whole else 0.0)
-        resident, at_update = 0.0 if whole else weights, gradients
     moments = max(at_start, at_embedding, at_update)
     workspace = moment + cast + gathered + context
     return TrainingMemory(
-        weights=0.0 if layout.offload and whole else weights,
+        weights=weights,
         gradients=gradients,
-        optimizer_states=0.0 if layout.offload else states,
+        optimizer_states=states,
         activations=activations,
         workspace=workspace,
-        peak=resident + moments + context,
+        peak=weights + states + moments + context,
         host=host,
     )
 

@@ -83,8 +83,10 @@ class LanguageModel:
 
     ``key_bits`` and ``value_bits``: 2, 3, 4, 8, 16 or 32 bits for the cache; ``recent_tokens`` of it stay float where they are quantised.
     ``context_length``: tokens of prompt and answer together; by default the model's own, at most 4096. ``activations="int8"`` multiplies
-    quantised weights with activations rounded to 8 bits, which is faster where the browser has dot4I8Packed. ``subgroups=False`` keeps to
-    the plain kernels. Raises UserError, UnavailableError or LaunchError.
+    quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed. ``subgroups=False`` keeps to
+    the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16.
+
+    Raises UserError, UnavailableError or LaunchError.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class LanguageModel:
         recent_tokens: int = 64,
         prefill_tokens: int = 256,
         activations: Literal["float", "int8"] = "float",
+        prefill_arithmetic: Literal["float32", "float16"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
         adapter: str = "auto",
@@ -111,6 +114,8 @@ class LanguageModel:
                 raise UserError(f"{name} must be at least 1, not {value}.")
         if activations not in ("float", "int8"):
             raise nearest(activations, ("float", "int8"), "kind of activations")
+        if prefill_arithmetic not in ("float32", "float16"):
+            raise nearest(prefill_arithmetic, ("float32", "float16"), "arithmetic of prompts")
         self._engine = EngineSpec(
             context_length=self.context_length,
             key_bits=key_bits,
@@ -118,6 +123,7 @@ class LanguageModel:
             recent_tokens=-(-recent_tokens // 32) * 32,
             prefill_tokens=prefill_tokens,
             activations=activations,
+            prefill_arithmetic=prefill_arithmetic,
             subgroups=subgroups,
             attention_workgroups=attention_workgroups,
         )
@@ -241,6 +247,18 @@ class LanguageModel:
             "browser": self.browser.name,
             "version": self.browser.version,
         }
+
+    def copy_bytes_per_second(self, size: int = 1 << 26, repeats: int = 8) -> float:
+        """Bytes read and written a second by copies on the device, from the difference between ``repeats`` and one, so that what a
+        readback takes is not in it: what no kernel on this adapter can be expected to exceed by much."""
+
+        def time_ns(count: int) -> int:
+            return self._ask(protocol.TimeCopies(bytes=size, repeats=count), protocol.Timed, "copies")[0].ns
+
+        once, often = min(time_ns(1) for _ in range(3)), min(time_ns(1 + repeats) for _ in range(3))
+        if often <= once:
+            raise LaunchError("inference_failed", f"{repeats} copies of {size} bytes took no time: choose a larger size.")
+        return 2 * size * repeats / (often - once) * 1e9
 
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()

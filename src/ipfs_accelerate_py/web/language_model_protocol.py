@@ -94,7 +94,8 @@ class EngineSpec:
 
     ``prefill_tokens``: tokens of a chunk. ``activations``: ``float`` or ``int8`` (products of four 8-bit integers, where the weights are
     quantised). ``subgroups``: False keeps to the plain variant, None takes what the adapter has. ``attention_workgroups``: how
-    many a token's attention is split into at least, where the context is long enough; 0 chooses by adapter.
+    many a token's attention is split into at least, where the context is long enough; 0 chooses by adapter. ``prefill_arithmetic``
+    float16 multiplies a prompt's tiles in half precision.
     """
 
     context_length: int
@@ -103,6 +104,7 @@ class EngineSpec:
     recent_tokens: int
     prefill_tokens: int
     activations: Literal["float", "int8"]
+    prefill_arithmetic: Literal["float32", "float16"]
     subgroups: bool | None
     attention_workgroups: int
 

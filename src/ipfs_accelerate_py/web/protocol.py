@@ -70,6 +70,76 @@ class GenerationSpec:
 
 
 @dataclass(frozen=True)
+class AudioSpec:
+    """The front end that makes the float32 graph input ``input`` from recordings; rows of ``samples`` samples at ``rate`` Hz.
+
+    ``kind``: ``whisper`` (log-mel within 8 decades of the row's peak, [rows, mels, frames]), ``decibels`` (CLAP, [rows, 1 or with fusion 4,
+    frames, mels]), ``waveform`` (wav2vec2, [rows, samples], each recording at mean 0 and variance 1 with ``standardise``). A longer
+    recording is cut every ``row_step`` samples, or only its beginning is taken where that is 0. ``mel_scale`` slaney has filters of area 1.
+    """
+
+    input: str
+    kind: Literal["whisper", "decibels", "waveform"]
+    rate: int
+    samples: int
+    row_step: int
+    padding: Literal["zeros", "repeat"] = "zeros"
+    standardise: bool = False
+    fusion: bool = False
+    window: int = 400
+    hop: int = 160
+    mels: int = 80
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    minimum_hz: float = 0.0
+    maximum_hz: float = 8000.0
+
+
+@dataclass(frozen=True)
+class ChunkSpec:
+    """How files are cut for loading: every chunk but a file's last has ``bytes`` bytes; by file, its size and the SHA-256 of each chunk."""
+
+    bytes: int
+    sizes: dict[str, int]
+    digests: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class RecordedPipeline:
+    """A compute pipeline as text: WGSL and, as JSON, the entries of its bind group layouts, or "auto"."""
+
+    label: str
+    code: str
+    entry_point: str
+    constants: dict[str, float]
+    layout: str
+
+
+@dataclass(frozen=True)
+class Optimizations:
+    """Switches of the page, all off by default: see docs/web-optimizations.md.
+
+    With ``audio`` the inputs hold recordings (``samples`` float32, ``lengths`` int32) at ``sample_rate`` Hz in place of ``audio.input``.
+    Graphs named ``skeleton:NAME`` in ``Open.graphs`` are NAME without its weights, for ``precompilation``; ``zero_bytes`` says by graph
+    how many bytes of zeros stand for them. ``pipelines`` were recorded in an earlier start and are compiled first of all.
+    ``runtime_query`` follows the addresses of the runtime's own files. ``keep`` stores chunks in the browser's cache. ``tuned`` are
+    numbers by "adapter|what", of which the page takes its live adapter's: see remembered.py.
+    """
+
+    precompilation: bool = False
+    gpu_audio: bool = False
+    parallel_loading: bool = False
+    readback: Literal["plain", "woken", "auto"] = "plain"
+    audio: AudioSpec | None = None
+    sample_rate: int = 0
+    chunks: ChunkSpec | None = None
+    keep: bool = False
+    zero_bytes: dict[str, int] = field(default_factory=dict)
+    pipelines: tuple[RecordedPipeline, ...] = ()
+    runtime_query: str = ""
+    tuned: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ServedGeneration:
     """How a served model decodes; ``prompt`` is None where the request's ``input_ids`` are the prompt."""
 
@@ -113,6 +183,7 @@ class Open(Message):
     dimensions: dict[str, int]
     graphs: dict[str, GraphSpec]
     generation: GenerationSpec | None
+    optimizations: Optimizations = Optimizations()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +297,15 @@ class InspectLanguageModel(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeCopies(Message):
+    """Copy one buffer of ``bytes`` to another ``repeats`` times in one submit: the floor of a benchmark. Answer: Timed, until the device
+    is done."""
+
+    bytes: int
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunKernel(Message):
     """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
     ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
@@ -236,6 +316,56 @@ class RunKernel(Message):
     outputs: tuple[str, ...]
     subgroups: bool | None
     repeats: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Message):
+    """Fetch, load and compile as ``Open.optimizations`` says, overlapped where it says so; the reply's facts tell when what happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFeatures(Message):
+    """Features of the recordings in the tensors, made ``repeats`` times; ``crops`` are the three fractions that place a fusion's crops."""
+
+    audio: AudioSpec
+    sample_rate: int
+    where: Literal["gpu", "cpu"]
+    threads: int = 64
+    repeats: int = 1
+    crops: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordPipelines(Message):
+    """The compute pipelines that were made so far, as RecordedPipeline, for the next start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileKernels(Message):
+    """Compile every audio kernel in every variant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryReadback(Message):
+    """Time a small readback, plain and woken in turn."""
+
+    rounds: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evict(Message):
+    """Remove a share of the kept chunks, as a browser that needs room does: how that is provoked in tests."""
+
+    share: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Message):
+    """Find the fastest workgroup size of the audio front end for the recordings in the tensors, within ``budget_ms``."""
+
+    audio: AudioSpec
+    sample_rate: int
+    budget_ms: int = 4000
 
 
 # Requests to models that stay open and take other inputs each time; several may be in one page, by the names that Python gives them.
@@ -376,6 +506,7 @@ LANGUAGE_MODEL_REQUESTS = (
     TruncateCache,
     ComputeLogits,
     InspectLanguageModel,
+    TimeCopies,
     RunKernel,
 )
 
@@ -423,9 +554,13 @@ class Decoded(Message):
     cancelled: bool
 
 
+OPTIMIZED = (AudioSpec, ChunkSpec, RecordedPipeline, Optimizations)
+SPECS = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED)
+TENSOR_TYPES = (*SPECS, SampleTimes, *language_model.SPECS)
 SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
-TENSOR_TYPES = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, SampleTimes, *language_model.SPECS)
-REQUESTS = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice, *SERVING, *LANGUAGE_MODEL_REQUESTS)
+OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
+MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+REQUESTS = (*MEASURING, *SERVING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
 EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
 REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
 

@@ -2,6 +2,7 @@
 import type { DecoderSpec } from "../../protocol";
 import { FOLD, type KeyValueCache } from "./kv_cache";
 import type { Memory } from "./memory";
+import { oneShape } from "./matrix";
 import { bind } from "./pipelines";
 import { encode, encodeOne, vectorSteps, type Dispatch, type Making } from "./steps";
 import { reduction, WORKGROUP } from "./variants";
@@ -66,7 +67,7 @@ export class Decoder {
     const { hidden, state } = shared;
 
     const embed = weights.embedding.parts.map(async (part) => {
-      const pipeline = await pipelines.get("embed", { ...part.layout.constants, DECODE: 1, VOCABULARY: spec.vocabulary, WORKGROUP });
+      const pipeline = await pipelines.get("embed", { ...oneShape(part), DECODE: 1, VOCABULARY: spec.vocabulary, WORKGROUP });
       return { pipeline, groups: [bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: state, 4: hidden })], workgroups: [1] as const };
     });
     const attention = pipelines.get("attention_decode", { ...cache.constants, WORKGROUP, CACHE_ACCESS: "read_write", FOLDED_ACCESS: "read" });

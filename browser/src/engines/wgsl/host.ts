@@ -5,6 +5,7 @@ import { ClassifiedError } from "../../failure";
 import type { HostTensors } from "../../frames";
 import type { LanguageModelRequest, Reply } from "../../protocol";
 import { runKernel } from "./kernel";
+import { timeCopies } from "./memory";
 import { LanguageModel } from "./model";
 
 let model: LanguageModel | null = null;
@@ -63,6 +64,8 @@ async function answer(request: LanguageModelRequest, tensors: HostTensors): Prom
       return [facts({})[0], await current().logits(request.tokens, request.path)];
     case "InspectLanguageModel":
       return facts(current().inspect());
+    case "TimeCopies":
+      return [{ type: "Timed", id, ns: await timeCopies(current().memory, request.bytes, request.repeats) }];
     case "RunKernel":
       return [facts({})[0], await runKernel(request, tensors)];
   }

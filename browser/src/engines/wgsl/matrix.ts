@@ -6,6 +6,8 @@ import type { Memory } from "./memory";
 import type { Constants } from "./shader";
 
 const HEADER_WORDS = 16;
+/** Where planes begin, from word 2 of the header on. */
+const HEADER_BASES = ["BIAS_BASE", "SCALES_BASE", "ZEROS_BASE", "HIGH_BASE"];
 /** Sizes that follow in the header, in this order from word 6 on. */
 const HEADER_SIZES = ["COLUMNS", "PADDED", "GROUPS", "SCALE_WORDS", "ZERO_WORDS", "HIGH_WORDS", "ROW_VEC4S"];
 /** Parts begin at a multiple of it, so that no workgroup has rows of two. */
@@ -62,10 +64,15 @@ export function layoutOf({ format, bits, group_size, columns }: MatrixSpec): Lay
 
 /** The constants of a kernel that reads a matrix's sizes from its header: one pipeline for all matrices of a format. */
 export function anyShape({ constants }: Layout): Constants {
-  const sizes = [...HEADER_SIZES, "ALL_ROWS"].map((size, index) => [size, `scales[${6 + index}u]`]);
+  const sizes = [...HEADER_BASES, ...HEADER_SIZES, "ALL_ROWS"].map((size, index) => [size, `scales[${2 + index}u]`]);
   const { ROW_BLOCKS: _, ...rest } = constants;
   // The group's size decides which group a column is in; of float weights there is one group.
   return { ...rest, ...Object.fromEntries(sizes), ...((constants["BITS"] as number) > 8 ? { GROUP_SIZE: 1 } : {}) };
+}
+
+/** The same for a kernel that is made for one shape. */
+export function oneShape({ layout, rows, biasAt, scalesAt, zerosAt }: Part): Constants {
+  return { ...layout.constants, BIAS_BASE: biasAt, SCALES_BASE: scalesAt, ZEROS_BASE: zerosAt, HIGH_BASE: (rows * layout.row) / 4 };
 }
 
 export interface Part {

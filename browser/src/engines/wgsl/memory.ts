@@ -1,4 +1,6 @@
 // GPU buffers by use, so that the bytes of each use can be told, and a size that the device refuses is said with its numbers.
+import { nowNs } from "../../clock";
+import { mapForReading, type Readback } from "../../wake";
 import { ClassifiedError } from "../../failure";
 
 export class Memory {
@@ -44,13 +46,31 @@ export class Memory {
 }
 
 /** Bytes of a buffer, read back through one that is made for it. */
-export async function read(device: GPUDevice, buffer: GPUBuffer, bytes: number, offset = 0): Promise<ArrayBuffer> {
+export async function read(device: GPUDevice, buffer: GPUBuffer, bytes: number, offset = 0, readback: Readback = "plain"): Promise<ArrayBuffer> {
   const staging = device.createBuffer({ size: Math.ceil(bytes / 4) * 4, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, offset, staging, 0, staging.size);
   device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(GPUMapMode.READ);
+  await mapForReading(device, staging, readback);
   const copy = staging.getMappedRange().slice(0, bytes);
   staging.destroy();
   return copy;
+}
+
+/** Nanoseconds from a submit of so many copies of a buffer to its end. Buffers are made, and touched once, before. */
+export async function timeCopies({ device }: Memory, bytes: number, repeats: number): Promise<number> {
+  const [source, target] = [0, 1].map(() => device.createBuffer({ size: bytes, usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST }));
+  const submit = async (count: number) => {
+    const encoder = device.createCommandEncoder();
+    for (let time = 0; time < count; time++) encoder.copyBufferToBuffer(source!, 0, target!, 0, bytes);
+    const start = nowNs();
+    device.queue.submit([encoder.finish()]);
+    await read(device, target!, 4, bytes - 4); // a readback ends sooner than onSubmittedWorkDone in some browsers, and is what a token waits for
+    return nowNs() - start;
+  };
+  await submit(1);
+  const ns = await submit(repeats);
+  source!.destroy();
+  target!.destroy();
+  return ns;
 }

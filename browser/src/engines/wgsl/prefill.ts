@@ -2,6 +2,7 @@
 import type { DecoderSpec, EngineSpec } from "../../protocol";
 import type { KeyValueCache } from "./kv_cache";
 import type { Memory } from "./memory";
+import { oneShape } from "./matrix";
 import { bind } from "./pipelines";
 import { chunkSteps, encode, encodeOne, type Dispatch, type Making } from "./steps";
 import type { Decoder, Shared } from "./decoder";
@@ -48,7 +49,7 @@ export class Prefill {
     const act = memory.storage("activations", 4 * this.tokens * spec.intermediate_size);
 
     const embed = weights.embedding.parts.map(async (part) => {
-      const pipeline = await pipelines.get("embed", { ...part.layout.constants, DECODE: 0, VOCABULARY: spec.vocabulary, WORKGROUP }, "embed a chunk");
+      const pipeline = await pipelines.get("embed", { ...oneShape(part), DECODE: 0, VOCABULARY: spec.vocabulary, WORKGROUP }, "embed a chunk");
       const group = bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: null, 3: this.ids, 4: hidden });
       return { pipeline, groups: [group], workgroups: [1] as const };
     });

@@ -44,7 +44,7 @@ const FLOATS = new Set(["EPSILON", "SCORE_SCALE", "LEVELS", "LARGEST_CODE"]);
 export function compose(kernel: string, constants: Constants): string {
   const included = new Set<string>();
   const body = include(kernel, constants, included).join("\n");
-  const head = constants["SUBGROUPS"] ? ["enable subgroups;"] : [];
+  const head = [...(constants["SUBGROUPS"] ? ["enable subgroups;"] : []), ...(constants["ELEMENT"] === "f16" ? ["enable f16;"] : [])];
   let text = body;
   for (const [name, value] of Object.entries(constants)) {
     if (typeof value === "string") text = text.replace(new RegExp(`\\b${name}\\b`, "g"), value);

@@ -60,6 +60,7 @@ export function chunkSteps(
     const constants = {
       ...anyShape(part.layout),
       TOKENS: variant.tokens,
+      ELEMENT: variant.element,
       RESIDUAL: residual ? 1 : 0,
       HAS_BIAS: part.hasBias ? 1 : 0,
     };

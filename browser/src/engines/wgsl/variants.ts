@@ -1,12 +1,14 @@
 // Which variants of the kernels an adapter gets, and the constants that follow from its features.
 import type { EngineSpec } from "../../protocol";
 import { ClassifiedError } from "../../failure";
-import type { Part } from "./matrix";
+import { oneShape, type Part } from "./matrix";
 import type { Constants } from "./shader";
 
 export interface Variant {
   subgroups: boolean;
   int8: boolean;
+  /** Of the tiles of matrix-matrix products. */
+  element: "f32" | "f16";
   software: boolean;
   /** Invocations that share a row of a matrix-vector product: no fewer than a subgroup has. */
   lanes: number;
@@ -29,9 +31,13 @@ export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | n
   const int8 = spec.activations === "int8";
   if (int8 && !navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"))
     throw new ClassifiedError("unsupported", "This browser's WGSL has no packed_4x8_integer_dot_product, which int8 activations need: use float.");
+  const half = spec.prefill_arithmetic === "float16";
+  if (half && !device.features.has("shader-f16"))
+    throw new ClassifiedError("unsupported", "This adapter lacks shader-f16, which float16 arithmetic needs: use float32.");
   return {
     subgroups,
     int8,
+    element: half ? "f16" : "f32",
     software,
     lanes: subgroups ? Math.max(32, largest) : 32,
     tokens: software ? 1 : 4,
@@ -65,13 +71,13 @@ export function matvec(part: Part, variant: Variant, epsilon: number, { norm, re
   return {
     workgroups: Math.ceil(rows / (perTeam * (WORKGROUP / variant.lanes))),
     constants: {
-      ...constants,
+      ...oneShape(part),
       ...reduction(variant, perTeam * (swiglu ? 2 : 1)),
       LANES: variant.lanes,
       ROWS: perTeam,
       STREAMS: swiglu ? 2 : 1,
       // What of the vector lies in workgroup memory at a time: about 10 KiB.
-      TILE: Math.min(int8 ? 4096 : 2048, constants["PADDED"] as number),
+      TILE: Math.min(2048, constants["PADDED"] as number),
       EPSILON: epsilon,
       INT8: int8 ? 1 : 0,
       NORM: norm ? 1 : 0,

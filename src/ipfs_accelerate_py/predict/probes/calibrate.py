@@ -12,7 +12,7 @@ from ...errors import LaunchError, UnavailableError, UserError, nearest
 from ...platforms.base import Available, Unavailable
 from ...platforms.registry import probe
 from ...spec import BROWSER_PLATFORMS, PLATFORMS, Target
-from .plan import CHAINS, SMALL_CHAINS, evaluate
+from .plan import BROWSER_CHAINS, CHAINS, SOFTWARE_CHAINS, Chain, evaluate
 from .timing import graph_times, torch_times
 
 TORCH_PRECISIONS = {"cpu": ("float32",), "cuda": ("float32", "float16", "bfloat16"), "rocm": ("float32", "float16", "bfloat16")}
@@ -61,10 +61,17 @@ def _of(name: str, answer: Available, browsers: Sequence[str], engines: Sequence
                 yield Target(platform=name, engine=engine, device=device, browser=found.name)
 
 
-def probe_target(target: Target, small: bool = False) -> Probed:
+def chains_of(target: Target) -> tuple[Chain, ...]:
+    """As many as fit into a minute there. WebGPU's adapter may be a software one, which is only known when it runs."""
+    if target.platform == "webgpu":
+        return SOFTWARE_CHAINS
+    return BROWSER_CHAINS if target.platform in BROWSER_PLATFORMS else CHAINS
+
+
+def probe_target(target: Target) -> Probed:
     """Probe one target. What its engine cannot do is a reason, not an error."""
     start = time.perf_counter()
-    chains = SMALL_CHAINS if small else CHAINS
+    chains = chains_of(target)
     rows: list[dict[str, Any]] = []
     try:
         if target.engine == "torch":
@@ -99,7 +106,7 @@ def calibrate(
     machine, software = fingerprint(), environment()
     found = []
     for target, missing in targets(platforms, browsers, engines, threads):
-        probed = Probed(target, [], 0.0, {}, missing) if missing else probe_target(target, small=target.platform == "webgpu")
+        probed = Probed(target, [], 0.0, {}, missing) if missing else probe_target(target)
         if probed.rows:
             for row in probed.rows:
                 row["facts"] |= {"engine": probed.facts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def graph_times(target: Target, chains: tuple[Chain, ...] = CHAINS) -> tuple[dic
                 else:
                     session.load()
                     session.compile()
-                    times[chain] = repeat(lambda session=session, inputs=inputs: session.infer(inputs))
+                    times[chain] = repeat(partial(session.infer, inputs))
                 facts = session.facts()
             finally:
                 session.close()

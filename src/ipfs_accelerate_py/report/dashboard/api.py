@@ -21,6 +21,7 @@ from . import page, sql, tables
 from .detail import detail
 from .filters import Filters
 from .openapi import document
+from .recommended import recommend
 from .snapshot import Snapshots
 from .tabular import MEDIA_TYPES, encode, to_json
 from .views import VIEWS, view
@@ -85,6 +86,9 @@ def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
             return _file(encode(rows, found.columns, format_), "query", format_)
         return _json({"columns": found.columns, "rows": found.rows, "cut": found.cut, "limit": sql.ROWS_UP_TO})
 
+    def recommended(request: Request) -> Response:
+        return _json(recommend(snapshots.store, dict(request.query_params)))
+
     def openapi(request: Request) -> Response:
         return _json(document())
 
@@ -104,6 +108,7 @@ def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
         Route("/api/views/{name}", one_view),
         Route("/api/cells/{cell}", one_cell),
         Route("/api/sql", console),
+        Route("/api/recommend", recommended),
     ]
     made = Starlette(
         routes=[Route(route.path, _sentence(route.endpoint)) for route in routes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .recommended import ARGUMENTS
 from .sql import ROWS_UP_TO, SECONDS_UP_TO
 from .tables import FACETS
 from .tabular import MEDIA_TYPES
@@ -36,6 +37,11 @@ def document() -> dict[str, Any]:
             [{**_parameter("query", "The SQL text.", {"type": "string"}), "required": True}, formats],
         ),
     }
+    kinds = {int: "integer", float: "number", str: "string"}
+    paths["/api/recommend"] = _get(
+        "Every candidate for a model and what is asked of it, with reasons.",
+        [_parameter(name, "As of select_optimal_hardware.", {"type": kinds[kind]}) for name, kind in ARGUMENTS.items()],
+    )
     for view in VIEWS.values():
         row = {key: _property(key) for key in (*view.columns, "provenance")}
         schema = {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "object", "properties": row}}}}

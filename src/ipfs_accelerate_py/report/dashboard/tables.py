@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ _LAUNCHES = """
     LEFT JOIN known ON known.campaign_id = launch_summary.campaign_id
     )
 """
-_CELLS = """
+CELLS = """
     SELECT cell, spec_hash, workload_hash, target_hash, machine_hash, provenance,
         model_class, size, weights, origin, task, batch_size, sequence_length, new_tokens, precision, mode,
         platform, engine, device, browser,
@@ -94,14 +95,15 @@ def machines(snapshot: Snapshot) -> dict[str, str]:
     for row in snapshot.rows("SELECT machine_hash, facts::VARCHAR AS facts FROM machine"):
         facts = json.loads(row["facts"])
         gpus = [str(gpu.get("name")) for gpu in facts.get("gpus") or []]
-        cpu = f"{facts.get('logical_cpus', '?')} × {facts.get('cpu_model', 'CPU')}" if facts.get("cpu_model") else ""
+        model = " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", " ", str(facts.get("cpu_model") or "")).split())
+        cpu = f"{facts.get('logical_cpus', '?')} × {model}" if model else ""
         named[row["machine_hash"]] = ", ".join(filter(None, [*gpus, cpu])) or f"machine {row['machine_hash'][:6]}"
     names = list(named.values())
     return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in named.items()}
 
 
 def _cells(snapshot: Snapshot) -> list[Row]:
-    found = snapshot.rows(_CELLS) if _seen(snapshot) else []
+    found = snapshot.rows(CELLS) if shared(snapshot) else []
     models, targets, named = model_labels(found), target_labels(found), machines(snapshot)
     several = len({row["machine_hash"] for row in found if row["launches_ok"]}) > 1
     bounds = _intervals(snapshot, found)
@@ -121,7 +123,7 @@ def _cells(snapshot: Snapshot) -> list[Row]:
     return found
 
 
-def _seen(snapshot: Snapshot) -> bool:
+def shared(snapshot: Snapshot) -> bool:
     """Make the table of launches that the queries above share."""
     snapshot.kept("seen_launch", lambda: snapshot.rows(_LAUNCHES) or True)
     return True
@@ -168,7 +170,7 @@ def meanings() -> dict[str, str]:
 
 def samples(snapshot: Snapshot, wanted: list[str]) -> dict[str, list[list[int]]]:
     """Steady iterations, ns, of each successful launch of these cells."""
-    _seen(snapshot)
+    shared(snapshot)
     found: dict[str, list[list[int]]] = {}
     sql = "SELECT cell, samples_ns FROM seen_launch JOIN launch USING (launch_id) WHERE launch.status = 'ok' AND len(samples_ns) > 0"
     rows = snapshot.rows(

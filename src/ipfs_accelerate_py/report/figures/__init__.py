@@ -11,7 +11,7 @@ from .compared import effects, timeline, verdicts
 from .matrix import platform_matrix
 from .performance import cold_start, iterations, launch_distributions, memory_use, scaling
 from .precision import quality
-from .predicted import predicted_against_measured, roofline
+from .predicted import pareto, predicted_against_measured, roofline
 from .progress import progress
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "launch_distributions",
     "memory",
     "memory_use",
+    "pareto",
     "phases",
     "platform_matrix",
     "predicted_against_measured",

@@ -78,3 +78,41 @@ def roofline(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             hoverinfo="skip",
         )
     return figure.update_layout(height=560)
+
+
+def pareto(rows: Sequence[Row], dark: bool = False) -> go.Figure:
+    """Latency against memory of the candidates of a recommendation, both logarithmic; the line joins those that nothing beats in both."""
+    figure = plane("milliseconds", "memory, GB", dark=dark)
+    for provenance, (words, symbol, colour) in {
+        "measured": ("measured", "circle", BLUE),
+        "predicted": ("predicted", "triangle-up-open", PURPLE),
+    }.items():
+        found = [row for row in rows if row["provenance"] == provenance]
+        if not found:
+            continue
+        figure.add_scatter(
+            mode="markers",
+            x=[row["latency_ms"] for row in found],
+            y=[row["memory_gb"] for row in found],
+            customdata=keys(found),
+            name=words,
+            marker={"color": colour, "symbol": symbol, "size": [13 if row["pareto"] else 8 for row in found]},
+            error_x={**error_bars(found, "latency_ms", "latency_low_ms", "latency_high_ms"), "color": colour},
+            hovertext=[
+                f"{safe(row['target'])}, {safe(row['precision'])}<br>{row['latency_ms']:.4g} ms, {words}" for row in found
+            ],
+            hoverinfo="text",
+        )
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row["latency_ms"], row["memory_gb"])):
+        if row["feasible"] and (not front or row["memory_gb"] < front[-1]["memory_gb"]):
+            front.append(row)
+    figure.add_scatter(
+        mode="lines",
+        x=[row["latency_ms"] for row in front],
+        y=[row["memory_gb"] for row in front],
+        name="nothing is better in both",
+        line={"color": GREY, "dash": "dot", "shape": "hv"},
+        hoverinfo="skip",
+    )
+    return figure

@@ -20,7 +20,7 @@ export function toCsv(columns, rows) {
 }
 
 /** Buttons for what is shown: its rows, filtered and sorted, as CSV or JSON; as Parquet from the server; its figure as PNG or SVG. */
-export function exportBar(state, answer, rows, plot) {
+export function exportBar(state, answer, rows, plot, formats = ["csv", "json", "parquet"]) {
   const columns = answer.columns.map(({ key }) => key);
   const name = (ending) => `${answer.name}.${ending}`;
   const button = (label, act) => element("button", { type: "button", class: "quiet", "data-export": label.toLowerCase(), on: { click: act } }, label);
@@ -28,10 +28,10 @@ export function exportBar(state, answer, rows, plot) {
   const parts = [
     button("CSV", () => save(name("csv"), toCsv(columns, rows), "text/csv")),
     button("JSON", () => save(name("json"), JSON.stringify(whole, null, 1), "application/json")),
-    isFile
+    !formats.includes("parquet") ? "" : isFile
       ? element("button", { type: "button", class: "quiet", disabled: true, title: "Parquet is written by the served dashboard: ipfs-accelerate dashboard" }, "Parquet")
       : element("a", { class: "quiet", "data-export": "parquet", download: name("parquet"), href: withQuery(`api/views/${answer.name}`, [...parametersOf(state), ["format", "parquet"]]) }, "Parquet"),
   ];
   if (plot) for (const format of ["png", "svg"]) parts.push(button(format.toUpperCase(), async () => save(name(format), await figureFile(plot, format))));
-  return element("div", { class: "exports", role: "group", "aria-label": "Save what is shown" }, ...parts);
+  return element("div", { class: "exports", role: "group", "aria-label": "Save what is shown" }, ...parts.filter(Boolean));
 }

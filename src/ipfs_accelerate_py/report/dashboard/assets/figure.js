@@ -4,6 +4,14 @@ import { element } from "./dom.js";
 const PER_MARK = [["x"], ["y"], ["base"], ["width"], ["text"], ["hovertext"], ["customdata"], ["marker", "color"], ["marker", "size"], ["marker", "symbol"],
   ["marker", "opacity"], ["error_x", "array"], ["error_x", "arrayminus"], ["error_y", "array"], ["error_y", "arrayminus"]];
 
+/** Names in the order of their first rows, where the rows are sorted. */
+function inOrder(names, traces, order) {
+  if (!order) return names;
+  const first = new Map();
+  for (const trace of traces) trace.customdata?.forEach((key, place) => { const name = trace.y[place]; first.set(name, Math.min(first.get(name) ?? Infinity, order.get(key))); });
+  return names.sort((a, b) => first.get(a) - first.get(b));
+}
+
 function keepMarks(trace, visible) {
   if (!trace.customdata) return trace; // a ceiling or another line that belongs to no row
   const places = trace.customdata.flatMap((key, index) => (visible.has(key) ? [index] : []));
@@ -19,14 +27,14 @@ function keepMarks(trace, visible) {
 }
 
 /** The part of a figure that belongs to the visible rows; of a long list of names, one page. */
-export function partOf(figure, visible, page) {
+export function partOf(figure, visible, page, order = null) {
   const meta = figure.layout.meta ?? {};
   const layout = structuredClone(figure.layout);
   let traces = figure.data.map((trace) => keepMarks(trace, visible)).filter((trace) => !trace.customdata || trace.customdata.length > 0);
   let pages = 1, shownPage = 1, told = "";
   if (meta.page) {
     const there = new Set(traces.filter((trace) => trace.customdata).flatMap((trace) => trace.y));
-    const names = (layout.yaxis.categoryarray ?? []).filter((name) => there.has(name));
+    const names = inOrder((layout.yaxis.categoryarray ?? []).filter((name) => there.has(name)), traces, order);
     pages = Math.max(1, Math.ceil(names.length / meta.page));
     shownPage = Math.min(page, pages);
     const chosen = new Set(names.slice((shownPage - 1) * meta.page, shownPage * meta.page));
@@ -99,20 +107,35 @@ export function drawFigure(plot, part, onPick) {
   const narrow = plot.parentNode.clientWidth < 560;
   if (narrow) {
     layout.font.size = 11;
-    if (layout.meta?.category_px && !layout.meta.columns) shortenNames(part.traces, layout);
+    if (layout.meta?.columns) shortNames(layout);
+    else if (layout.meta?.category_px) namesAbove(layout);
   }
-  Plotly.react(plot, narrow && layout.meta?.category_px && !layout.meta.columns ? part.traces.map(shortTrace) : part.traces, layout,
+  const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
+  Plotly.react(plot, traces, layout,
     { displayModeBar: false, responsive: !layout.meta?.columns });
   plot.removeAllListeners?.("plotly_click");
   if (onPick) plot.on("plotly_click", (event) => { if (event.points[0]?.customdata !== undefined) onPick(event.points[0].customdata); });
 }
 
-const shortName = (name) => String(name).replace(/ · /g, "<br>");
-const shortTrace = (trace) => ({ ...trace, y: trace.y?.map(shortName) });
+const NAME_LETTERS = 58;
 
-function shortenNames(traces, layout) {
-  layout.yaxis.categoryarray = layout.yaxis.categoryarray.map(shortName);
-  layout.height *= 1.35;
+const cut = (line, most) => (line.length > most ? `${line.slice(0, most - 1)}…` : line);
+
+/** Names beside tiles, cut so that a narrow screen shows a tile as well. */
+function shortNames(layout) {
+  layout.yaxis.tickvals = layout.yaxis.categoryarray;
+  layout.yaxis.ticktext = layout.yaxis.categoryarray.map((name) => name.split("<br>").map((line) => line.replace(/>([^<]*)</g, (_, text) => `>${cut(text, 24)}<`)).map((line) => (line.includes("<") ? line : cut(line, 20))).join("<br>"));
+}
+
+/** Where there is no room beside the marks, each name stands above its own. */
+function namesAbove(layout) {
+  const lines = (name) => name.split("<br>").map((line) => cut(line.replace(/<[^>]*>/g, ""), NAME_LETTERS));
+  const names = layout.yaxis.categoryarray;
+  layout.yaxis.showticklabels = false;
+  layout.bargap = 0.62;
+  layout.height += 46 * names.length;
+  layout.yaxis.range = [names.length - 0.4, -0.7];
+  layout.annotations = names.map((name) => ({ x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 21, text: lines(name).join("<br>"), align: "left", showarrow: false, font: { size: 10 } }));
 }
 
 /** The figure as drawn, on the page's paper, as a file. */

@@ -3,12 +3,14 @@ import { openDetail } from "./detail.js";
 import { exportBar } from "./exports.js";
 import { drawFigure, partOf, plotElement } from "./figure.js";
 import { FACETS, FACET_NAMES, facetValues, keepRows, sortRows } from "./filters.js";
+import { recommendView } from "./recommend.js";
 import { consoleView } from "./sql.js";
 import { ask, isFile, parametersOf } from "./source.js";
 import { addressOf, readState, writeState } from "./state.js";
 import { rowsTable } from "./table.js";
 
 const ASK_AGAIN_MS = 2000;
+const RECOMMEND = { name: "recommend", title: "Where should it run?", question: "Every platform for one model and what you ask of it, ranked with reasons, measured or predicted." };
 const SQL = { name: "sql", title: "SQL", question: "Ask the store anything, read-only." };
 
 let state = readState();
@@ -28,16 +30,17 @@ async function load() {
   document.title = `${view?.title ?? "Unknown view"} · dashboard`;
   byId("title").textContent = view?.title ?? "Unknown view";
   byId("question").textContent = view?.question ?? "";
-  byId("bar").hidden = !view || view.name === "sql";
+  byId("bar").hidden = !view || view === SQL || view === RECOMMEND;
   byId("note").hidden = true;
   plot = null;
   if (!view) {
     place.replaceChildren(element("p", { class: "state", role: "alert" }, `There is no view '${state.view}': choose one from the list.`));
     return settle();
   }
-  if (view.name === "sql") {
+  if (view === SQL || view === RECOMMEND) {
     answer = null;
-    consoleView(place, state, (text) => { state.sql = text; writeState(state, false); });
+    if (view === SQL) consoleView(place, state, (text) => { state.sql = text; writeState(state, false); });
+    else recommendView(place, state, (text) => { state.ask = text; writeState(state, false); });
     return settle();
   }
   place.setAttribute("aria-busy", "true");
@@ -77,7 +80,7 @@ function show() {
   }
   let drawn = null;
   if (answer.figure) {
-    drawn = partOf(answer.figure, new Set(rows.map((row) => row.key)), state.page);
+    drawn = partOf(answer.figure, new Set(rows.map((row) => row.key)), state.page, state.sort ? new Map(rows.map((row, place) => [row.key, place])) : null);
     plot = plotElement(`${answer.title}, as a figure; the table below has the same numbers.`);
   } else plot = null;
   const bar = exportBar(state, answer, rows, drawn ? plot : null);
@@ -153,7 +156,7 @@ function change(filtered) {
 // --- the frame ---------------------------------------------------------------------------------------------------------
 
 function markNavigation() {
-  const link = ({ name, title }) => element("li", {}, element("a", { href: addressOf({ ...state, view: name, page: 1, cell: "", sort: "", sql: "" }), "aria-current": name === state.view ? "page" : null }, title));
+  const link = ({ name, title }) => element("li", {}, element("a", { href: addressOf({ ...state, view: name, page: 1, cell: "", sort: "", sql: "", ask: "" }), "aria-current": name === state.view ? "page" : null }, title));
   const focused = document.activeElement?.closest?.("#views") ? [...byId("views").querySelectorAll("a")].indexOf(document.activeElement) : -1;
   byId("views").replaceChildren(...views.map(link));
   if (focused >= 0) byId("views").querySelectorAll("a")[focused]?.focus();
@@ -189,7 +192,7 @@ async function watch() {
   const waiting = told.waiting ? `, ${told.waiting} waiting to be stored` : "";
   byId("live").textContent = told.file ? "A file: as the store was when it was written" : told.campaign_process ? `A campaign is running (process ${told.campaign_process})${waiting}` : `No campaign is running${waiting}`;
   trouble(told.error);
-  if (!told.error && version && told.version !== version && state.view !== "sql") { version = told.version; await load(); }
+  if (!told.error && version && told.version !== version && answer) { version = told.version; await load(); }
 }
 
 function theme() {
@@ -234,7 +237,7 @@ async function start() {
   addEventListener("resize", () => { clearTimeout(start.resized); start.resized = setTimeout(() => { if (plot && answer) show(); }, 150); });
   try {
     const listed = await ask("api/views");
-    views = [...listed.views, SQL];
+    views = [...listed.views, RECOMMEND, SQL];
     meanings = listed.meanings;
   } catch (error) {
     byId("view").replaceChildren(element("p", { class: "state bad", role: "alert" }, error.message));

@@ -7,14 +7,14 @@ export function readState() {
   for (const name of FACETS) if (given.has(name)) facets[name] = given.getAll(name);
   return {
     view: given.get("view") ?? "matrix", search: given.get("search") ?? "", sort: given.get("sort") ?? "",
-    page: Math.max(1, Number.parseInt(given.get("page") ?? "1", 10) || 1), cell: given.get("cell") ?? "", sql: given.get("sql") ?? "", facets,
+    page: Math.max(1, Number.parseInt(given.get("page") ?? "1", 10) || 1), cell: given.get("cell") ?? "", sql: given.get("sql") ?? "", ask: given.get("ask") ?? "", facets,
   };
 }
 
 export function addressOf(state) {
   const told = new URLSearchParams({ view: state.view });
   for (const [name, values] of Object.entries(state.facets)) for (const value of values) told.append(name, value);
-  for (const name of ["search", "sort", "cell", "sql"]) if (state[name]) told.set(name, state[name]);
+  for (const name of ["search", "sort", "cell", "sql", "ask"]) if (state[name]) told.set(name, state[name]);
   if (state.page > 1) told.set("page", String(state.page));
   return `#${told}`;
 }

@@ -25,6 +25,7 @@ function headCell({ key, label, unit }, isNumber, sort, onSort) {
   const direction = name !== key ? "none" : sort.startsWith("-") ? "descending" : "ascending";
   const next = direction === "ascending" ? `-${key}` : key;
   const mark = { none: "", ascending: " ▲", descending: " ▼" }[direction];
+  if (!onSort) return element("th", { scope: "col", class: isNumber ? "number" : "" }, unit ? `${label}, ${unit}` : label);
   const button = element("button", { type: "button", "data-sort": key, on: { click: () => onSort(next) } }, unit ? `${label}, ${unit}${mark}` : `${label}${mark}`);
   return element("th", { scope: "col", "aria-sort": direction, class: isNumber ? "number" : "" }, button);
 }

@@ -1,0 +1,239 @@
+// Brings a model's files in by chunks: several at once, in the order in which they are needed, each checked against its SHA-256 before it is
+// used, kept in the browser's cache where asked, and taken up again where a connection drops.
+import { ClassifiedError } from "./failure";
+import type { ChunkSpec } from "./protocol";
+
+/** Where the bytes of a file go. Chunks come in any order, each once and already checked. */
+export interface Sink {
+  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void;
+}
+
+export class ArraySink implements Sink {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  constructor(size: number) {
+    this.bytes = new Uint8Array(size);
+  }
+
+  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void {
+    this.bytes.set(bytes, offset);
+  }
+}
+
+/** Straight into a GPU buffer, whose size is a multiple of 4; nothing of the file stays in the page. */
+export class GpuSink implements Sink {
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly buffer: GPUBuffer,
+  ) {}
+
+  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void {
+    const whole = bytes.length & ~3;
+    this.device.queue.writeBuffer(this.buffer, offset, bytes, 0, whole);
+    if (whole === bytes.length) return;
+    const rest = new Uint8Array(4); // a write has a multiple of 4 bytes
+    rest.set(bytes.subarray(whole));
+    this.device.queue.writeBuffer(this.buffer, offset + whole, rest);
+  }
+}
+
+export interface LoadedFile {
+  name: string;
+  sink: Sink;
+}
+
+/** What happened while loading. */
+export interface LoadingReport {
+  bytes_fetched: number;
+  bytes_from_cache: number;
+  /** Ranges that were asked for again because a connection dropped or a status said so. */
+  resumed: number;
+  /** Chunks that were fetched a second time because their SHA-256 was wrong. */
+  refetched: number;
+  /** "off", "kept", or why chunks could not be kept. */
+  cache: string;
+}
+
+const CACHE_NAME = "ipfs-accelerate-chunks";
+/** HTTP/1.1 browsers open six connections to a server; one is left for the runtime's own files. */
+const CONNECTIONS = 5;
+const ATTEMPTS = 5;
+const FIRST_PAUSE_MS = 50; // doubled after each failure of the same chunk
+
+interface Chunk {
+  file: LoadedFile;
+  index: number;
+  digest: string;
+  offset: number;
+  bytes: number;
+}
+
+export class Loader {
+  readonly report: LoadingReport = { bytes_fetched: 0, bytes_from_cache: 0, resumed: 0, refetched: 0, cache: "off" };
+  private readonly queue: Chunk[] = [];
+  private readonly left = new Map<string, number>();
+  private readonly arrivals = new Map<string, { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void }>();
+  private cache: Cache | null = null;
+  private failed = false;
+
+  /** Files in the order in which they are needed; `address` gives a file's URL; `onProgress` is told each piece that arrives. */
+  constructor(
+    files: readonly LoadedFile[],
+    spec: ChunkSpec,
+    private readonly keep: boolean,
+    private readonly address: (name: string) => string,
+    private readonly onProgress: (name: string, bytes: number) => void = () => {},
+  ) {
+    for (const file of files) {
+      const digests = spec.digests[file.name];
+      const size = spec.sizes[file.name];
+      if (!digests || size === undefined) throw new ClassifiedError("load_failed", `${file.name} has no chunks in the manifest.`);
+      this.left.set(file.name, digests.length);
+      let [resolve, reject] = [() => {}, (_: unknown) => {}];
+      const promise = new Promise<void>((yes, no) => ([resolve, reject] = [yes, no]));
+      promise.catch(() => {}); // a file that nobody has asked for yet may fail
+      this.arrivals.set(file.name, { promise, resolve, reject });
+      digests.forEach((digest, index) => {
+        const offset = index * spec.bytes;
+        this.queue.push({ file, index, digest, offset, bytes: Math.min(spec.bytes, size - offset) });
+      });
+      if (digests.length === 0) resolve();
+    }
+  }
+
+  /** Resolves when the whole file has come. */
+  arrived(name: string): Promise<void> {
+    return this.arrivals.get(name)!.promise;
+  }
+
+  /** Begins to load; resolves when all has come, and rejects with the first failure. */
+  async start(): Promise<void> {
+    if (this.keep) await this.openCache();
+    await Promise.all(Array.from({ length: CONNECTIONS }, () => this.work()));
+  }
+
+  private async work(): Promise<void> {
+    for (let chunk = this.queue.shift(); chunk && !this.failed; chunk = this.queue.shift()) {
+      const { name, sink } = chunk.file;
+      try {
+        sink.write(chunk.offset, await this.bring(chunk));
+      } catch (error) {
+        this.failed = true;
+        this.arrivals.forEach(({ reject }) => reject(error)); // no effect on what has come
+        throw error;
+      }
+      const left = this.left.get(name)! - 1;
+      this.left.set(name, left);
+      if (left === 0) this.arrivals.get(name)!.resolve();
+    }
+  }
+
+  private async bring(chunk: Chunk): Promise<Uint8Array<ArrayBuffer>> {
+    const { name } = chunk.file;
+    const kept = await this.kept(chunk);
+    if (kept) {
+      this.report.bytes_from_cache += kept.length;
+      this.onProgress(name, kept.length);
+      return kept;
+    }
+    let bytes = await this.fetched(chunk);
+    let digest = await sha256(bytes);
+    if (digest !== chunk.digest) {
+      this.report.refetched++;
+      this.onProgress(name, -bytes.length);
+      bytes = await this.fetched(chunk);
+      digest = await sha256(bytes);
+      if (digest !== chunk.digest)
+        throw new ClassifiedError(
+          "load_failed",
+          `${name} is not the file of the manifest: bytes ${chunk.offset} to ${chunk.offset + chunk.bytes - 1} came twice with a wrong SHA-256 (${digest}, not ${chunk.digest}).`,
+        );
+    }
+    await this.store(chunk, bytes);
+    return bytes;
+  }
+
+  /** The chunk's bytes; after a drop, only those that are missing are asked for. */
+  private async fetched({ file: { name }, offset, bytes }: Chunk): Promise<Uint8Array<ArrayBuffer>> {
+    const whole = new Uint8Array(bytes);
+    let filled = 0;
+    let pause = FIRST_PAUSE_MS;
+    for (let attempt = 1; filled < bytes; attempt++) {
+      let problem: string;
+      try {
+        const range = `bytes=${offset + filled}-${offset + bytes - 1}`;
+        const response = await fetch(this.address(name), { headers: { Range: range }, cache: "no-store" });
+        if (response.status === 206) {
+          for (const reader = response.body!.getReader(); ; ) {
+            const { done, value } = await reader.read();
+            if (done) break;
+            whole.set(value, filled);
+            filled += value.length;
+            this.report.bytes_fetched += value.length;
+            this.onProgress(name, value.length);
+          }
+          problem = `it ended after ${filled} of ${bytes} bytes`;
+        } else {
+          await response.body?.cancel();
+          problem = response.ok ? "the server does not answer ranges" : `HTTP status ${response.status}`;
+          if (response.status < 500) throw new ClassifiedError("load_failed", `${name} could not be fetched: ${problem}.`);
+        }
+      } catch (error) {
+        if (error instanceof ClassifiedError) throw error;
+        problem = `the connection dropped (${error instanceof Error ? error.message : String(error)})`;
+      }
+      if (filled === bytes) break;
+      if (attempt === ATTEMPTS || this.failed)
+        throw new ClassifiedError("load_failed", `${name} could not be fetched in ${attempt} attempts: at byte ${offset + filled}, ${problem}.`);
+      this.report.resumed++;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      pause *= 2;
+    }
+    return whole;
+  }
+
+  private async openCache(): Promise<void> {
+    try {
+      this.cache = await caches.open(CACHE_NAME);
+      this.report.cache = "kept";
+    } catch (error) {
+      this.report.cache = `off, as the browser's cache does not open: ${String(error)}`;
+    }
+  }
+
+  /** The chunk from the browser's cache, or null: not there, evicted, or damaged, and then it is fetched. */
+  private async kept({ digest }: Chunk): Promise<Uint8Array<ArrayBuffer> | null> {
+    const response = await this.cache?.match(keyOf(digest));
+    if (!response) return null;
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return (await sha256(bytes)) === digest ? bytes : null;
+  }
+
+  private async store({ digest }: Chunk, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    if (!this.cache) return;
+    try {
+      await this.cache.put(keyOf(digest), new Response(bytes, { headers: { "Content-Length": String(bytes.length) } }));
+    } catch (error) {
+      // A full cache must not end the loading: the model runs from memory, and the report says that the next start fetches again.
+      this.cache = null;
+      this.report.cache = `full: ${String(error)}`;
+    }
+  }
+}
+
+/** Chunks are known by their content, whatever model they are of. */
+const keyOf = (digest: string) => new URL(`chunk/${digest}`, location.href).href;
+
+export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Removes `share` (0 to 1) of the kept chunks, as a browser that needs room does; how many there were. */
+export async function evict(share: number): Promise<{ before: number; removed: number }> {
+  const cache = await caches.open(CACHE_NAME);
+  const keys = await cache.keys();
+  const gone = keys.slice(0, Math.ceil(keys.length * share));
+  for (const key of gone) await cache.delete(key);
+  return { before: keys.length, removed: gone.length };
+}

@@ -1,0 +1,284 @@
+// From nothing to a model that is ready, as the switches of Open say. With all of them off it is the usual way: fetch all files, start the
+// runtime, create the sessions, one after the other, and the first inference compiles the shaders.
+import { CpuFrontEnd } from "./audio/cpu";
+import { GpuFrontEnd } from "./audio/gpu";
+import { featureShape, recordingsOf, resampledRows, type Recordings } from "./audio/recordings";
+import { adapterKey } from "./autotune";
+import { nowNs } from "./clock";
+import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
+import { openGpu, type Device } from "./devices";
+import { ClassifiedError } from "./failure";
+import { fetchGraph, verify } from "./fetch";
+import type { HostTensor, HostTensors } from "./frames";
+import { Generator } from "./generation";
+import { ArraySink, Loader, type LoadingReport } from "./loading";
+import { SinglePass, type Iteration, type Model } from "./model";
+import { OwnReadback } from "./own_readback";
+import { PipelineWatch } from "./pipelines";
+import type { AudioSpec, GraphSpec, ModelProgress, Open } from "./protocol";
+import { tryReadback, type Readback, type Trial } from "./wake";
+
+export interface Prepared {
+  runtime: OnnxRuntime;
+  model: Model;
+  watch: PipelineWatch | null;
+  /** JSON: marks (ms since navigation), loading, pipelines, readback, components. */
+  report: Record<string, unknown>;
+}
+
+type Graphs = Record<string, GraphBytes>;
+export type Tell = (event: ModelProgress) => void;
+
+const TELL_EVERY_MS = 50;
+
+/** `onDevice` is told the device before anything is done with it, `tell` where each component is. */
+export async function prepare(options: Open, inputs: HostTensors, onDevice: (device: Device | null) => void, tell: Tell): Promise<Prepared> {
+  const run = new Preparation(options, inputs, onDevice, tell);
+  return run.go();
+}
+
+class Preparation {
+  private readonly marks: Record<string, number> = {};
+  private readonly components: Record<string, { bytes: number; ready_ms: number }> = {};
+  private readonly loading: { report: LoadingReport | null } = { report: null };
+
+  constructor(
+    private readonly options: Open,
+    private readonly inputs: HostTensors,
+    private readonly onDevice: (device: Device | null) => void,
+    private readonly tell: Tell,
+  ) {}
+
+  async go(): Promise<Prepared> {
+    const { options } = this;
+    const { parallel_loading: parallel, precompilation, audio } = options.optimizations;
+    OnnxRuntime.query = options.optimizations.runtime_query;
+    this.mark("begin");
+    const arriving = parallel ? this.arriving(mainOnly(options.graphs)) : null;
+    let graphs: Graphs = arriving?.graphs ?? (await this.fetchAll(mainOnly(options.graphs)));
+    const skeletons = precompilation && parallel && options.optimizations.pipelines.length === 0 ? this.fetchAll(skeletonsOf(options.graphs)) : null;
+    skeletons?.catch(() => {}); // awaited below
+    const device = options.provider === "webgpu" ? await openGpu(options) : null;
+    this.onDevice(device);
+    const watch = device?.gpu ? new PipelineWatch(device.gpu) : null;
+    const ahead = watch && precompilation ? watch.compileAhead(options.optimizations.pipelines) : null;
+    const runtime = await OnnxRuntime.start(options, device ?? undefined);
+    this.onDevice(runtime.device);
+    this.mark("runtime");
+    const gpu = runtime.device?.gpu ?? null;
+    const key = device ? adapterKey(device.facts) : null;
+    const trial = await this.readback(gpu, key);
+    runtime.readback = trial?.readback ?? "plain";
+
+    const front = audio ? await this.frontEnd(audio, gpu, key) : null;
+    const inputs = front ? { ...this.inputs, [audio!.input]: front.input } : this.inputs;
+    const started: { model: Model | null } = { model: null };
+    try {
+      if (skeletons) await this.rehearse(runtime, await skeletons, inputs);
+      const before = watch?.made.length ?? 0;
+      started.model = await this.model(runtime, graphs, inputs);
+      if (arriving) await arriving.all;
+      this.mark("compiled");
+      graphs = {};
+      if (front) started.model = front.wrap(started.model);
+      if (ahead) {
+        await ahead;
+        this.mark("compiled_ahead");
+      }
+      if (precompilation && !skeletons && options.optimizations.pipelines.length === 0) {
+        await started.model.iterate();
+        this.mark("warmed_up");
+      }
+      this.mark("ready");
+      return {
+        runtime,
+        model: started.model,
+        watch,
+        report: {
+          marks_ms: this.marks,
+          components: this.components,
+          loading: this.loading.report,
+          adapter_key: key,
+          readback: trial,
+          front_end: front?.where ?? null,
+          pipelines: watch ? { before_the_weights: before, made: watch.made, ahead_ms: watch.ahead_ms } : null,
+          switches: { ...options.optimizations, audio: undefined, chunks: undefined, pipelines: options.optimizations.pipelines.length },
+        },
+      };
+    } catch (error) {
+      await arriving?.all.catch(() => {}); // it stops by itself; its failure is the one that is told below where it is the cause
+      throw error;
+    }
+  }
+
+  private mark(name: string): void {
+    this.marks[name] = sinceNavigationMs();
+  }
+
+  private async fetchAll(specs: Record<string, GraphSpec>): Promise<Graphs> {
+    const graphs = Object.fromEntries(await Promise.all(Object.entries(specs).map(async ([name, spec]) => [name, await fetchGraph(spec)] as const)));
+    for (const [name, graph] of Object.entries(graphs)) {
+      await verify(graph);
+      this.components[name] = { bytes: graph.files.reduce((sum, file) => sum + file.length, 0), ready_ms: sinceNavigationMs() };
+    }
+    this.mark("fetched");
+    return graphs;
+  }
+
+  /** Graphs whose files are on their way, those first that are compiled first. */
+  private arriving(specs: Record<string, GraphSpec>): { graphs: Graphs; all: Promise<void> } {
+    const { chunks, keep } = this.options.optimizations;
+    if (!chunks) throw new ClassifiedError("load_failed", "Parallel loading needs the digests of the files' chunks.");
+    const order = Object.entries(specs).sort(([a], [b]) => Number(b === "decoder") - Number(a === "decoder"));
+    const sinks = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, new ArraySink(chunks.sizes[name] ?? 0)] as const)));
+    const folders = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, spec.folder] as const)));
+    const loader = new Loader(
+      [...sinks].map(([name, sink]) => ({ name, sink })),
+      chunks,
+      keep,
+      (name) => `model/${folders.get(name) ?? ""}${encodeURIComponent(name)}`,
+      this.progress(specs),
+    );
+    this.loading.report = loader.report;
+    const all = loader.start().then(() => this.mark("fetched"));
+    all.catch(() => {}); // whoever waits for a file gets its failure
+    const graphs = Object.fromEntries(
+      order.map(([component, spec]) => {
+        const arriving = Promise.all(
+          spec.files.map(async (name) => {
+            await loader.arrived(name);
+            return sinks.get(name)!.bytes as Uint8Array;
+          }),
+        ).then((files) => {
+          this.components[component] = { bytes: files.reduce((sum, file) => sum + file.length, 0), ready_ms: sinceNavigationMs() };
+          return files;
+        });
+        arriving.catch(() => {});
+        return [component, { spec, files: [], arriving }];
+      }),
+    );
+    return { graphs, all };
+  }
+
+  /** Tells how far each component is, at most every TELL_EVERY_MS, and when it is complete. */
+  private progress(specs: Record<string, GraphSpec>): (name: string, bytes: number) => void {
+    const components = new Map(Object.entries(specs).flatMap(([component, spec]) => spec.files.map((name) => [name, component] as const)));
+    const loaded: Record<string, number> = {};
+    const told: Record<string, number> = {};
+    return (name, bytes) => {
+      const component = components.get(name)!;
+      const total_bytes = specs[component]!.bytes;
+      const loaded_bytes = (loaded[component] ?? 0) + bytes;
+      loaded[component] = loaded_bytes;
+      const now = performance.now();
+      if (loaded_bytes < total_bytes && now - (told[component] ?? 0) < TELL_EVERY_MS) return;
+      told[component] = now;
+      this.tell({ type: "ModelProgress", id: 0, component, phase: "fetch", loaded_bytes, total_bytes });
+    };
+  }
+
+  private async readback(gpu: GPUDevice | null, key: string | null): Promise<Trial | null> {
+    const asked: Readback | "auto" = this.options.optimizations.readback;
+    if (!gpu) return null;
+    if (asked !== "auto") return { readback: asked, plain_ns: [], woken_ns: [] };
+    const known = this.options.optimizations.tuned[`${key}|readback`];
+    if (known !== undefined) return { readback: known ? "woken" : "plain", plain_ns: [], woken_ns: [] };
+    const trial = await tryReadback(gpu, 3);
+    this.mark("readback_tried");
+    return trial;
+  }
+
+  private async model(runtime: OnnxRuntime, graphs: Graphs, inputs: HostTensors): Promise<Model> {
+    const { generation, dimensions } = this.options;
+    const { model, decoder, ...before } = graphs;
+    if (generation && decoder) return Generator.compile(runtime, { decoder, ...before }, this.options, generation, inputs);
+    if (runtime.readback === "woken") return OwnReadback.compile(runtime, model!, dimensions, inputs);
+    return SinglePass.compile(runtime, model!, dimensions, inputs);
+  }
+
+  /** Runs the graphs once with zeros for weights while the real ones arrive: ONNX Runtime keeps a device's pipelines, which depend on
+   * shapes alone, from one session to the next. */
+  private async rehearse(runtime: OnnxRuntime, skeletons: Graphs, inputs: HostTensors): Promise<void> {
+    const planned = runtime.plans.length;
+    const zeros = new Uint8Array(Math.max(...Object.values(this.options.optimizations.zero_bytes), 0));
+    const named = Object.fromEntries(
+      Object.entries(skeletons).map(([name, { spec, files }]) => [
+        name.slice(SKELETON.length),
+        { spec: { ...spec, files: [...spec.files, "zeros"] }, files: [...files, zeros] },
+      ]),
+    );
+    const rehearsal = await this.model(runtime, named, inputs);
+    this.mark("rehearsal_compiled");
+    await rehearsal.iterate(2);
+    await rehearsal.release();
+    runtime.plans.length = planned;
+    this.mark("rehearsed");
+  }
+
+  /** The model's audio input, and a model that makes it anew from the recordings in each iteration. */
+  private async frontEnd(spec: AudioSpec, gpu: GPUDevice | null, key: string | null): Promise<FrontEnd> {
+    const { sample_rate, gpu_audio, tuned } = this.options.optimizations;
+    const recordings = recordingsOf(this.inputs, sample_rate);
+    const rows = resampledRows(recordings, spec).length;
+    const batch = this.options.dimensions["batch"];
+    if (batch !== undefined && batch !== rows)
+      throw new ClassifiedError("inference_failed", `The recordings make ${rows} rows, and the model was prepared for a batch of ${batch}.`);
+    const taken = Object.values(this.options.graphs).flatMap(({ inputs }) => inputs).find(({ name }) => name === spec.input);
+    if (taken?.dtype !== "float32")
+      throw new ClassifiedError("unsupported", `The audio front end makes float32, and the graph takes ${taken?.dtype ?? "nothing"} as ${spec.input}.`);
+    if (gpu_audio && !gpu) throw new ClassifiedError("unsupported", "The audio front end on the GPU needs the webgpu provider.");
+    const made = gpu_audio ? await onGpu(gpu!, spec, recordings, rows, tuned[`${key}|log_mel`]) : onCpu(spec, recordings);
+    this.mark("front_end");
+    return made;
+  }
+}
+
+interface FrontEnd {
+  where: "gpu" | "cpu";
+  input: HostTensor;
+  wrap(model: Model): Model;
+}
+
+async function onGpu(gpu: GPUDevice, spec: AudioSpec, recordings: Recordings, rows: number, threads?: number): Promise<FrontEnd> {
+  const frontEnd = await GpuFrontEnd.create(gpu, spec, threads);
+  const { buffer, shape } = frontEnd.run(recordings);
+  if (shape[0] !== rows) throw new Error("The front end made another number of rows than were counted.");
+  const input: HostTensor = { dtype: "float32", shape, data: new Float32Array(0), gpu: buffer };
+  // The same buffer each time, so the tensor that was made of it stays right; the queue keeps the order.
+  return { where: "gpu", input, wrap: (model) => timed(model, () => void frontEnd.run(recordings)) };
+}
+
+function onCpu(spec: AudioSpec, recordings: Recordings): FrontEnd {
+  const frontEnd = new CpuFrontEnd(spec);
+  const rows = resampledRows(recordings, spec).length;
+  const shape = featureShape(rows, spec);
+  const data = new Float32Array(shape.reduce((product, size) => product * size));
+  const input: HostTensor = { dtype: "float32", shape, data };
+  const fill = () => data.set(frontEnd.run(recordings).data as unknown as Float32Array);
+  fill();
+  return { where: "cpu", input, wrap: (model) => timed(model, fill) };
+}
+
+/** The model with its front end in every iteration and in its time: from PCM to output. */
+function timed(model: Model, frontEnd: () => void): Model {
+  return {
+    async iterate(limit?: number): Promise<Iteration> {
+      const start = nowNs();
+      frontEnd();
+      const spent = nowNs() - start;
+      const iteration = await model.iterate(limit);
+      const { total_ns, token_ns } = iteration.times;
+      return { ...iteration, times: { total_ns: total_ns + spent, token_ns: token_ns.map((ns) => ns + spent) } };
+    },
+    release: () => model.release(),
+  };
+}
+
+export const SKELETON = "skeleton:";
+const mainOnly = (graphs: Record<string, GraphSpec>) => Object.fromEntries(Object.entries(graphs).filter(([name]) => !name.startsWith(SKELETON)));
+const skeletonsOf = (graphs: Record<string, GraphSpec>) => Object.fromEntries(Object.entries(graphs).filter(([name]) => name.startsWith(SKELETON)));
+
+/** Milliseconds since the page's navigation began; the page gives its origin as the worker's name. */
+export function sinceNavigationMs(): number {
+  return performance.timeOrigin + performance.now() - Number(self.name);
+}
