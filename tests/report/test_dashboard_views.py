@@ -278,6 +278,18 @@ def test_the_page_filters_as_the_server_does(snapshot: Snapshot, tmp_path: Path)
     assert [bool(keys) for keys in told] == [True, True, True, True, False]
 
 
+def test_no_two_modules_of_the_page_share_a_name() -> None:
+    """They are joined into one script, where the second of a name would take the place of the first."""
+    import re
+
+    names: list[str] = []
+    for name in page.MODULES:
+        text = (Path(page.__file__).parent / "assets" / f"{name}.js").read_text()
+        names += re.findall(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", text, re.M)
+    assert len(names) > 50
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_details_have_everything_of_a_cell(snapshot: Snapshot, full_store: Path) -> None:
     """Every raw sample, the machine and environment, the check, and a command that names the cell."""
     cell = next(

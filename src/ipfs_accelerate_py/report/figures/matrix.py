@@ -32,7 +32,7 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
     figure = canvas("", [_work(row) for row in rows], category_px=74, dark=dark)
     for kind, found in by_kind(rows).items():
         words, colour, _, pattern = KIND_MARKS[kind]
-        fill = [_blue(row) for row in found] if kind == "measured" else [_TINTS[kind]] * len(found)
+        fill = [_blue(row) for row in found] if kind == "measured" else _TINTS[kind]
         figure.add_bar(
             orientation="h",
             base=[columns.index(row["target"]) for row in found],

@@ -31,7 +31,7 @@ export function recommendView(place, state, remember) {
     remember(new URLSearchParams(pairs).toString());
     result.replaceChildren(element("p", { class: "state" }, "Weighing …"));
     try {
-      show(result, await ask("api/recommend", pairs), state);
+      showRecommendation(result, await ask("api/recommend", pairs), state);
     } catch (error) {
       result.replaceChildren(element("p", { class: "state bad", role: "alert" }, error.message));
     }
@@ -41,7 +41,7 @@ export function recommendView(place, state, remember) {
   if (state.ask) run();
 }
 
-function show(result, told, state) {
+function showRecommendation(result, told, state) {
   const plot = told.figure ? plotElement("Latency against memory of every candidate; the table has the same numbers.") : null;
   const reasons = [].concat(told.explanation ?? []);
   const next = [].concat(told.measure_next ?? []);
