@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, help="tokens of a window (as many as the model takes by default)")
     parser.add_argument("--recent", type=int, default=128, help="tokens that stay float")
     parser.add_argument("--windows", type=int, default=40, help="at most")
+    parser.add_argument("--widths", nargs="*", help="bits of keys and values, as 4:2 (all by default)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="the mean negative log-likelihood of every window, as JSON")
     chosen = parser.parse_args()
@@ -62,7 +63,8 @@ def main() -> None:
         f"{'keys':>4}{'values':>7}{'bytes a token':>15}{'tokens':>8}{'times':>7}{'perplexity':>12}{'ratio':>9}  95 % interval"
     )
     samples = {"float": reference.nats.tolist()}
-    for key_bits, value_bits in WIDTHS:
+    asked = [tuple(int(bits) for bits in pair.split(":")) for pair in chosen.widths or []]
+    for key_bits, value_bits in asked or WIDTHS:
         cache = CacheFormat(key_bits, value_bits, chosen.recent)
         found = perplexity(source.config, held_out, source.read, chosen.device, cache, scored)
         ratio, low, high = paired_ratio(found, reference)

@@ -14,6 +14,10 @@ from fixed_web_platform.webgpu_shader_precompilation import setup_ultra_low_prec
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.models.registry import model_classes
 from ipfs_accelerate_py.models.synthetic import synthetic_model
+from ipfs_accelerate_py.quantize.blank import shortened
+from ipfs_accelerate_py.quantize.formats import Format
+from ipfs_accelerate_py.quantize.plan import Plan, uniform
+from ipfs_accelerate_py.web.browsers import find_browsers
 
 EXAMPLE = """
 from fixed_web_platform.webgpu_shader_precompilation import setup_ultra_low_precision
@@ -73,9 +77,10 @@ def test_nothing_is_a_constant() -> None:
     assert set(models[0]["layers"].values()) != {2}
 
 
-def test_what_cannot_be_had_is_none_with_its_reason() -> None:
-    """No trained weights of a shape, and no pipelines without them."""
-    result = setup_ultra_low_precision("llama-7b", browser="chromium")
+def test_what_cannot_be_had_is_none_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trained weights of a shape, and no pipelines without a browser."""
+    monkeypatch.setenv("IPFS_ACCELERATE_BROWSER_CHROME", str(tmp_path / "none"))
+    result = setup_ultra_low_precision("llama-7b", browser="chrome")
     found = result["ultra_low_precision"]
     assert found["quality"] is None
     assert "no trained weights" in found["quality_reason"]
@@ -83,6 +88,33 @@ def test_what_cannot_be_had_is_none_with_its_reason() -> None:
     assert result["precompilation"]["pipelines"] is None
     assert len(result["precompilation"]["reason"]) > 20
     json.dumps(result)
+
+
+def test_pipelines_are_compiled_by_a_browser() -> None:
+    """Every kernel that a decoder needs, each timed, for a plan with two widths; the adapter that did it is named."""
+    browser = next((key for key, found in find_browsers().items() if found and getattr(found, "kind", "") == "chromium"), None)
+    if browser is None:
+        pytest.skip("no browser of the Chromium kind is installed")
+    result = setup_ultra_low_precision("llama-small", precision_bits=4, browser=browser)
+    compiled = result["precompilation"]
+    assert compiled["pipelines"] == len(compiled["per_pipeline"]) > 10, compiled["reason"]
+    kernels = {entry["kernel"] for entry in compiled["per_pipeline"]}
+    assert {"matvec", "attention_decode", "fold", "embed"} <= kernels
+    assert all(entry["cold_ms"] > 0 for entry in compiled["per_pipeline"])
+    assert compiled["adapter"]
+    assert result["ultra_low_precision"]["provenance"]["precompilation"] == "measured"
+
+
+def test_one_layer_of_each_combination_stands_for_all() -> None:
+    """A plan in which two of 32 layers differ is shortened to two layers, with the widths of both."""
+    config = {"model_type": "llama", **model_classes()["llama"].sizes["7b"].config}
+    plan = uniform(config, Format(2))
+    wide = {name: Format(4) if ".7." in name or ".9." in name else form for name, form in plan.formats.items()}
+    short, formats = shortened(config, Plan(wide, "prior"))
+    assert short["num_hidden_layers"] == 2
+    assert set(formats.formats) == set(uniform(short, Format(2)).formats)
+    assert formats.formats["model.layers.1.mlp.up_proj.weight"].bits == 4
+    assert formats.formats["model.layers.0.mlp.up_proj.weight"].bits == 2
 
 
 def test_a_folder_of_weights_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

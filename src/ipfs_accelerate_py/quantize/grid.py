@@ -68,13 +68,22 @@ def min_max(groups: torch.Tensor, form: Format, shrink: float = 1.0) -> tuple[to
 
 def snap(scale: torch.Tensor, zero: torch.Tensor, form: Format, row_scales: torch.Tensor | None = None) -> Grid:
     """The stored grid nearest to a scale and zero [rows, groups]. Row scales are the largest of the row's, unless given."""
-    import torch
 
     if row_scales is None:
-        row_scales = scale.amax(-1).clamp(LEAST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
+        row_scales = float16_above(scale.amax(-1).clamp(LEAST_SCALE, LARGEST_SCALE))
     codes = (scale / row_scales[:, None] * SCALE_LEVELS).round().clamp(1, SCALE_LEVELS)
     zeros = (zero * (ZERO_LEVELS / form.largest_code)).round().clamp(0, ZERO_LEVELS)
     return Grid(form, row_scales, codes, zeros)
+
+
+def float16_above(values: torch.Tensor) -> torch.Tensor:
+    """The smallest float16 that is not below each positive value, as float32: a row's scale must reach that of all its groups, and of
+    tiny weights (subnormal numbers) the nearest float16 may be far below."""
+    import torch
+
+    nearest = values.to(torch.float16)
+    next_up = (nearest.view(torch.int16) + 1).view(torch.float16)
+    return torch.where(nearest.to(torch.float32) < values, next_up, nearest).to(torch.float32)
 
 
 def least_squares(groups: torch.Tensor, codes: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnavailableError, UserError, nearest
+from ..errors import UserError, nearest
+from ..graph.names import find, known
 from ..models.causal import longest_sequence
 from ..models.loading import read_config
 from ..models.registry import model_classes
@@ -17,7 +18,7 @@ from ..quantize import architecture
 from ..quantize.formats import Format
 from ..quantize.kv import CacheFormat
 from ..quantize.plan import DEFAULT_BUDGETS, Plan, mixed, uniform
-from .browsers import find_browser
+from .precompilation import precompile
 
 GROUP_SIZE = 64
 PRECISIONS = tuple(DEFAULT_BUDGETS)
@@ -66,7 +67,7 @@ def setup_ultra_low_precision(
     cache = FLOAT_CACHE
     if enable_kv_cache:
         cache = CacheFormat(*(EXTENDED_CACHE_BITS if extended_context else CACHE_BITS)[precision_bits])
-    precompilation = _precompilation(browser)
+    precompilation = precompile(model.config, plan, cache, browser)
     return {
         "precompilation": precompilation,
         "ultra_low_precision": {
@@ -101,17 +102,11 @@ class _Model:
             config = read_config(folder)
             architecture.check_supported(config, name)
             return cls(config, folder)
-        shapes: dict[str, Mapping[str, Any]] = {}
-        for key, kind in model_classes().items():
-            for size, preset in kind.sizes.items():
-                config = {"model_type": kind.transformers_model_types[0], **preset.config}
-                hub_id = (preset.hub_id or "").partition("@")[0].lower()
-                for known in (f"{key}-{size}", hub_id, hub_id.rpartition("/")[2]):
-                    shapes.setdefault(known, config)
-        shapes.pop("")
-        if name.lower() not in shapes:
-            raise nearest(name, shapes, "model")
-        config = dict(shapes[name.lower()])
+        named = find(name)
+        if named is None:
+            raise nearest(name, known(), "model")
+        kind = model_classes()[named.model_class].transformers_model_types[0]
+        config = {"model_type": kind, **named.config}
         architecture.check_supported(config, name)
         return cls(config, None)
 
@@ -170,17 +165,3 @@ def _measured(folder: Path, form: Format, budget: float | None) -> tuple[Plan, d
     )
     cosine = logit_cosine(source.config, source.read, QuantizedFolder(output).read)
     return plan, {"logit_cosine": cosine.mean, "least_logit_cosine": cosine.least, "on": cosine.tokens, "folder": str(output)}
-
-
-def _precompilation(browser: str) -> dict[str, Any]:
-    """Pipelines are compiled for a loaded model; what keeps that from being done here."""
-    try:
-        found = find_browser(browser)
-    except UnavailableError as missing:
-        reason = str(missing)
-    else:
-        reason = (
-            f"{found.name} {found.version} is here, but pipelines are compiled for the weights of a model when it is loaded, "
-            "and only their shapes are known."
-        )
-    return {"pipelines": None, "compiled_ms_cold": None, "compiled_ms_cached": None, "reason": reason}
