@@ -22,8 +22,11 @@ from scipy.stats import kendalltau
 from ipfs_accelerate_py import paths
 from ipfs_accelerate_py.graph import describe
 from ipfs_accelerate_py.predict import Predictor, conformal, fitted
+from ipfs_accelerate_py.predict.evaluation import left_out, residual_helps
+from ipfs_accelerate_py.predict.kinds import ceilings_of
+from ipfs_accelerate_py.predict.learning import Cell, cells_of, learn, seconds
 from ipfs_accelerate_py.predict.observations import Evidence, read
-from ipfs_accelerate_py.predict.training import Cell, ceilings_of, cells_of, learn, left_out, residual_helps, seconds, train
+from ipfs_accelerate_py.predict.training import train
 
 GOALS = {
     "interpolated": 5,

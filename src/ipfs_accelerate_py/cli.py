@@ -563,6 +563,56 @@ def cache_clear(
     kept.clear(name)
 
 
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A folder that 'quantize' made, or a class, a folder, a hub id: quantised now.")],
+    bits: Annotated[
+        int | None, typer.Option(help="Bits of a weight for a model that is quantised now: 2, 3, 4 (default) or 8.")
+    ] = None,
+    group_size: Annotated[int, typer.Option("--group-size", help="Weights that share a scale and a zero: 32 or 64.")] = 64,
+    key_bits: Annotated[int, typer.Option("--key-bits", help="Bits of the cache's keys: 2, 3, 4, 8, 16 or 32.")] = 16,
+    value_bits: Annotated[int, typer.Option("--value-bits", help="Bits of the cache's values: 2, 3, 4, 8, 16 or 32.")] = 16,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and answer together (the model's, at most 4096).")
+    ] = None,
+    browser: Annotated[str, typer.Option(help="A key of 'browsers', a path, or auto.")] = "auto",
+    adapter: Annotated[str, typer.Option(help="auto, or software: no GPU.")] = "auto",
+    host: Annotated[str, typer.Option(help="Another address than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(help="What clients give as their API key; better in the variable IPFS_ACCELERATE_SERVE_TOKEN."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="A preset of the class: 'models' lists them.")] = None,
+    weights: Annotated[str, typer.Option(help="auto, synthetic or trained.")] = "auto",
+    embeddings: Annotated[str, typer.Option(help="The model for embeddings, on the CPU; 'none' for none.")] = "bert",
+) -> None:
+    """Serve a language model that runs in a browser: OpenAI's HTTP API, and a WebSocket.
+
+    Examples:
+
+      ipfs-accelerate serve ./my-model-4-bit
+
+      ipfs-accelerate serve llama --size tiny --weights synthetic --bits 3 --port 0
+    """
+    from .console import serve as console
+    from .serve.model import Options
+
+    options = Options(
+        bits=bits,
+        group_size=group_size,
+        key_bits=key_bits,
+        value_bits=value_bits,
+        context=context,
+        browser=browser,
+        adapter=adapter,
+        size=size,
+        weights=weights,
+        embeddings=None if embeddings == "none" else embeddings,
+    )
+    console.serve(model, options, host, port, token)
+
+
 def words(values: list[str]) -> tuple[str, ...]:
     """Values of a list option, given repeated, comma-separated or both."""
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())

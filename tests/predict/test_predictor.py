@@ -17,8 +17,10 @@ from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.graph import count, describe
 from ipfs_accelerate_py.predict import Predictor
 from ipfs_accelerate_py.predict.ceilings import Ceilings
+from ipfs_accelerate_py.predict.evaluation import left_out
 from ipfs_accelerate_py.predict.fitted import Fitted, shipped
-from ipfs_accelerate_py.predict.training import left_out, train
+from ipfs_accelerate_py.predict.observations import drop_disturbed
+from ipfs_accelerate_py.predict.training import train
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +216,26 @@ def test_candidates_say_how_they_are_known(fitted: Fitted) -> None:
 
 def test_a_probe_changes_the_start_of_a_fit() -> None:
     """The cost of a kernel and of an execution are the probe's where the launches do not say otherwise."""
-    from ipfs_accelerate_py.predict.training import DEFAULTS, with_probe
+    from ipfs_accelerate_py.predict.kinds import DEFAULTS, with_probe
 
     prior = DEFAULTS["onnxruntime@cpu"]
     probed = Ceilings("probe", "x", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),), 7e-6, 3e-3)
     assert (with_probe(prior, probed).kernel_s, with_probe(prior, probed).execution_s) == (7e-6, 3e-3)
     assert with_probe(prior, replace(probed, source="datasheet")) == prior
+
+
+def test_a_probe_that_ran_beside_other_work_is_left_out_and_counted() -> None:
+    """Its ceilings are a tenth of what launches on the device reached; the sound probes of the others stay."""
+    evidence = world(devices=2)
+    sound, disturbed = device(0).text, device(1).text
+    evidence.probes[disturbed] = ceilings(0.2)
+    drop_disturbed(evidence)
+    assert set(evidence.probes) == {sound}
+    assert any("it ran beside other work" in warning for warning in evidence.warnings)
+
+
+def test_another_probe_makes_another_version() -> None:
+    """Equal launches with another probe are another predictor."""
+    first, second = world(devices=2), world(devices=2)
+    second.probes[device(9).text] = ceilings(2.5)
+    assert train(first).version == train(world(devices=2)).version != train(second).version

@@ -135,14 +135,15 @@ def test_the_profile_follows_from_the_facts_and_not_from_the_name():
     """A GPU with float16 gives webgpu at 16 bit; a software adapter gives way to WebNN, and without that to wasm."""
     gpu = {"available": True, "software_adapter": False, "features": ["shader-f16", "subgroups"], "vendor": "v", "architecture": "", "device": "", "description": "", "limits": {"maxStorageBufferBindingSize": 2**30}}  # noqa: E501 # fmt: skip
     none = {"available": False, "reason": "no", "devices": {}}
-    facts = {"name": "X", "version": "1", "hardware_concurrency": 8, "wasm": {"threads": True}, "webgpu": gpu, "webnn": none}
+    wasm = {"simd": True, "threads": True, "relaxed_simd": True, "memory64": False, "jspi": False}
+    facts = {"name": "X", "version": "1", "hardware_concurrency": 8, "wasm": wasm, "webgpu": gpu, "webnn": none}
     found = profile(facts)
     assert (found["platform"], found["precision_bits"], found["threads"]) == ("webgpu", 16, 4)
     assert found["largest_binding_mb"] == pytest.approx(1073.741824)
     software = {**facts, "webgpu": {**gpu, "software_adapter": True}}
     assert profile(software)["platform"] == "wasm"
     assert profile({**software, "webnn": {"available": True, "devices": {"cpu": {"available": True}}}})["platform"] == "webnn"
-    assert profile({**facts, "wasm": {"threads": False}})["threads"] == 1
+    assert profile({**facts, "wasm": {**wasm, "threads": False}})["threads"] == 1
 
 
 def test_several_threads_share_one_page(person: Person):

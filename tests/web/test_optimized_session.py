@@ -19,6 +19,7 @@ from ipfs_accelerate_py.platforms.base import OpenOptions
 from ipfs_accelerate_py.spec import Workload
 from ipfs_accelerate_py.web.audio_front_end import audio_spec
 from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, Switches, effects, warm_up_report
+from ipfs_accelerate_py.web.protocol import ModelProgress
 
 Prepared = Callable[..., Path]
 WorkloadOf = Callable[..., Workload]
@@ -96,8 +97,11 @@ def test_all_switches_off_is_the_usual_way(product: Path):
 def test_wasm_loads_in_parallel_too(product: Path):
     """Chunks, digests and the compressed runtime have nothing to do with a GPU."""
     with product_session("chromium", product, Switches(parallel_loading=True), provider="wasm") as loaded:
-        report = loaded.prepare()
-        assert report["loading"]["bytes_fetched"] == sum(file.stat().st_size for file in product.glob("model.onnx*"))
+        progress: list[ModelProgress] = []
+        report = loaded.prepare(progress.append)
+        total = sum(file.stat().st_size for file in product.glob("model.onnx*"))
+        assert report["loading"]["bytes_fetched"] == total
+        assert (progress[-1].component, progress[-1].loaded_bytes, progress[-1].total_bytes) == ("model", total, total)
         assert report["pipelines"] is None
         assert_product(loaded.first()[1])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import PIL.Image
 import pytest
 from product_model import require
 
-from ipfs_accelerate_py.models.prepare import load_model
 from ipfs_accelerate_py.models.reference import reference_outputs
-from ipfs_accelerate_py.models.registry import model_classes
+from ipfs_accelerate_py.models.registry import SYNTHETIC_SEED, model_classes
+from ipfs_accelerate_py.models.synthetic import synthetic_model
 from ipfs_accelerate_py.web.configuration_rules import PRECISION_BITS
 from ipfs_accelerate_py.web.errors import ConfigurationError, ModelError
 from ipfs_accelerate_py.web.platform import UnifiedWebPlatform
@@ -65,13 +65,14 @@ TINY = {"size": "tiny", "weights": "synthetic", "max_new_tokens": NEW_TOKENS}
 
 
 @pytest.mark.parametrize("name", sorted(model_classes()))
-def test_every_class_gives_what_torch_gives(name: str, page: UnifiedWebPlatform, prepared: Callable[..., Path]):
+def test_every_class_gives_what_torch_gives(name: str, page: UnifiedWebPlatform):
     """All 13 classes, several of them open in one page: the result is torch's on the same inputs, in the form of the contract."""
     kind = model_classes()[name]
     with page.open_beside(name, types_of(kind)[-1], platform="wasm", configuration=TINY) as platform:
         answer = platform.run_inference(raw_of(name))
         preprocessed = platform.model.preprocess(raw_of(name))
-        graphs = kind.graphs(load_model(prepared(name)), preprocessed.arrays, NEW_TOKENS)
+        model = synthetic_model(kind, kind.sizes["tiny"].config, SYNTHETIC_SEED)
+        graphs = kind.graphs(model, preprocessed.arrays, NEW_TOKENS)
         expected = platform.model.postprocess(reference_outputs(graphs, NEW_TOKENS), preprocessed)
     assert answer["success"] is True
     assert_same(answer["result"], expected)

@@ -92,19 +92,39 @@ def summary(fitted: Fitted) -> dict[str, Any]:
 
 
 def _one(predictor: Predictor, description: ModelDescription, asked: Asked) -> Prediction:
+    """On the machine that was named; else on this one, where something is known of it; else on the one that is known best."""
+    machine = asked.machine or _this_machine(predictor, asked)
     return predictor.predict(
         description,
         platform=asked.platform,
         engine=asked.engine,
         device=asked.device,
         browser=asked.browser,
-        machine=asked.machine,
+        machine=machine,
         batch_size=asked.batch_size,
         sequence_length=asked.sequence_length,
         new_tokens=asked.new_tokens,
         precision=asked.precision,
         mode=asked.mode,
     )
+
+
+def _this_machine(predictor: Predictor, asked: Asked) -> str | None:
+    """This machine's hash, where the predictor knows it and another one with such a device, so that there is something to choose."""
+    there = {
+        each.machine
+        for each in predictor.candidates()
+        if (each.platform, each.device) == (asked.platform, asked.device)
+        and asked.engine in (None, each.engine)
+        and asked.browser in (None, each.browser)
+    }
+    if len(there) < 2:
+        return None
+    from ..measure.machine import fingerprint
+    from ..spec import identity
+
+    own = identity(fingerprint())
+    return own if own in there else None
 
 
 def _all(predictor: Predictor, description: ModelDescription, asked: Asked) -> list[Prediction]:

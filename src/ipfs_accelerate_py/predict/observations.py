@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 from ..errors import UserError
 from ..graph import ModelCounts, ModelDescription, count, describe
 from .ceilings import Ceilings, from_probe
+from .fitting import terms
 
 LONGEST_MS = 3_600_000.0  # a median of over an hour is no iteration
-SINGLE = ("forward", "backward", "optimizer")
+DISTURBED = 1.5  # times as fast as the ceilings allow, by the median of a device's cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,9 @@ class Evidence:
 
     @property
     def warnings(self) -> list[str]:
-        return [f"{number} measured cells were left out: {reason}." for reason, number in sorted(self.left_out.items())]
+        return [
+            f"{number} measured cells or probes were left out: {reason}." for reason, number in sorted(self.left_out.items())
+        ]
 
 
 def read(stores: Sequence[Path], exports: Iterable[Path] = ()) -> Evidence:
@@ -92,7 +96,22 @@ def read(stores: Sequence[Path], exports: Iterable[Path] = ()) -> Evidence:
             for export in exports:
                 import_(gathered, export)
             _add(evidence, gathered)
+    drop_disturbed(evidence)
     return evidence
+
+
+def drop_disturbed(evidence: Evidence) -> None:
+    """Leave out probes that launches on the same device contradict: nothing is much faster than its ceilings, so such a probe ran beside
+    other work. They are counted."""
+    faster: dict[str, list[float]] = {}
+    for each in evidence.observations:
+        if (ceilings := evidence.probes.get(each.key.text)) is not None:
+            least = terms(each.counts, ceilings, each.key.engine, each.precision)["total"]
+            faster.setdefault(each.key.text, []).append((least.arithmetic_s + least.traffic_s) / (each.ms["total"] / 1000))
+    for key, ratios in faster.items():
+        if statistics.median(ratios) > DISTURBED:
+            del evidence.probes[key]
+            evidence.left_out["a probe found less than launches reached on that device: it ran beside other work"] += 1
 
 
 def _add(evidence: Evidence, store: Path) -> None:

@@ -15,10 +15,10 @@ from . import conformal, residual
 from .ceilings import Ceilings, from_datasheet
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
+from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
 from .memory import UNKNOWN
 from .observations import DeviceKey
 from .prediction import Candidate, Interval, Prediction
-from .training import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
 
 NO_ENERGY = "no energy counter was read where this was measured"
 UNKNOWN_WIDTH = 1.0  # widens, in the logarithm, by this times the share of operators that are not known

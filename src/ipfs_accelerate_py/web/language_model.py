@@ -83,7 +83,7 @@ class LanguageModel:
 
     ``key_bits`` and ``value_bits``: 2, 3, 4, 8, 16 or 32 bits for the cache; ``recent_tokens`` of it stay float where they are quantised.
     ``context_length``: tokens of prompt and answer together; by default the model's own, at most 4096. ``activations="int8"`` multiplies
-    quantised weights with activations rounded to 8 bits, which is faster where the browser has dot4I8Packed. ``subgroups=False`` keeps to
+    quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed. ``subgroups=False`` keeps to
     the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16.
 
     Raises UserError, UnavailableError or LaunchError.

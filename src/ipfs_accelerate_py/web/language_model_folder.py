@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..models.loading import read_config, weight_files
+from ..models.loading import read_config, read_json, weight_files
 from ..quantize import stored
 from ..quantize.safetensors_file import Entry, entries
 from .language_model_protocol import DecoderSpec, FileSpec, LayerSpec, MatrixSpec, PlaneSpec, VectorSpec, WeightFormat
@@ -182,7 +182,7 @@ def describe(
         final_norm=vector(f"{prefix}norm"),
         output_matrix=embedding if tied or head is None else matrix(head.removesuffix(".weight"), vocabulary, hidden),
     )
-    end = text.get("eos_token_id", config.get("eos_token_id"))
+    end = _end_tokens(folder, text, config)
     needed = {plane.file for matrix in used_matrices.values() for plane in matrix.planes}
     needed |= {vector.plane.file for vector in used_vectors.values()}
     return ModelFiles(
@@ -192,8 +192,16 @@ def describe(
         vectors=tuple(used_vectors.values()),
         files=tuple(_checked(file) for file in files if file.name in needed),
         max_position_embeddings=int(text.get("max_position_embeddings", 2**31 - 1)),
-        end_tokens=tuple(end) if isinstance(end, list) else () if end is None else (int(end),),
+        end_tokens=end,
     )
+
+
+def _end_tokens(folder: Path, text: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Those of generation_config.json where there is one, as chat models have more of them there."""
+    path = folder / "generation_config.json"
+    told = read_json(path).get("eos_token_id") if path.is_file() else None
+    end = next((value for value in (told, text.get("eos_token_id"), config.get("eos_token_id")) if value is not None), ())
+    return tuple(end) if isinstance(end, (list, tuple)) else (int(end),)
 
 
 def _supported(config: Mapping[str, Any]) -> Mapping[str, Any]:

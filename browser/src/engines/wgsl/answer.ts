@@ -39,7 +39,6 @@ export class Answer {
   private failed: unknown = null;
   private cancelled = false;
   private wake: () => void = () => {};
-  private readonly stagings: GPUBuffer[] = [];
   private readonly running: Promise<void>;
   private readonly greedy: boolean;
   private stepsPerSubmit = 1;
@@ -78,7 +77,6 @@ export class Answer {
   private end(reason: string): void {
     this.reason = reason;
     this.over = true;
-    this.stagings.splice(0).forEach((staging) => staging.destroy());
     this.wake();
   }
 
@@ -126,12 +124,15 @@ export class Answer {
   private async prefill(rest: readonly number[]): Promise<void> {
     const { model } = this;
     const width = 4 * model.spec.decoder.hidden_size;
+    let before = Promise.resolve<unknown>(undefined);
     for (let at = 0; at < rest.length; at += model.prefill.tokens) {
       const chunk = rest.slice(at, at + model.prefill.tokens);
       model.prefill.submit(chunk, model.decoder, (encoder) => encoder.copyBufferToBuffer(model.prefill.hidden, (chunk.length - 1) * width, model.shared.hidden, 0, width));
       model.ids.push(...chunk);
       if (at + chunk.length === rest.length) break;
-      await model.device.gpu.queue.onSubmittedWorkDone();
+      // The device works on this chunk while the page waits for the one before it.
+      await before;
+      before = model.device.gpu.queue.onSubmittedWorkDone();
       this.wake();
       if (this.cancelled) break;
     }
@@ -159,7 +160,7 @@ export class Answer {
       decoder.encodeSample(pass, this.greedy);
     }
     pass.end();
-    const staging = this.stagings.pop() ?? this.model.memory.readback(RESULTS * 8);
+    const staging = this.model.stagings.pop() ?? this.model.memory.readback(RESULTS * 8);
     encoder.copyBufferToBuffer(shared.results, 0, staging, 0, RESULTS * 8);
     device.gpu.queue.submit([encoder.finish()]);
     this.timing.submits++;
@@ -181,7 +182,7 @@ export class Answer {
       stopped = this.stops();
     }
     staging.unmap();
-    this.stagings.push(staging);
+    this.model.stagings.push(staging);
     if (bad) {
       const position = this.request.prompt.length + this.tokens.length - 1;
       this.model.ids = [];
@@ -207,7 +208,7 @@ export class Answer {
     for (const { readable, staging } of inFlight) {
       await readable;
       staging.unmap();
-      this.stagings.push(staging);
+      this.model.stagings.push(staging);
     }
     const { model, request } = this;
     if (reason !== "cancelled" || this.tokens.length > 0) model.ids = [...request.prompt, ...this.tokens];

@@ -33,6 +33,8 @@ export class LanguageModel {
   readback: Readback = "plain";
   /** Tokens that the cache holds, as far as they are known on this side. */
   ids: number[] = [];
+  /** Buffers for reading results back that no submit uses; answers take them and put them back. */
+  readonly stagings: GPUBuffer[] = [];
   private readonly weights: Weights;
   private readonly compiling: Promise<unknown>;
   private answer: Answer | null = null;

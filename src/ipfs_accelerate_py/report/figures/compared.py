@@ -27,7 +27,7 @@ def verdicts(rows: Sequence[Row], dark: bool = False) -> go.Figure:
 def effects(rows: Sequence[Row], dark: bool = False) -> go.Figure:
     """Ratio with to without one change, with its interval."""
     names = [f"<b>{safe(row['effect'])}</b><br>{one_line(row)} · {safe(row['target'])}" for row in rows]
-    return _ratios(rows, names, "time with the change, as a multiple of the time without; logarithmic", dark)
+    return _ratios(rows, names, "time with the change / without, logarithmic", dark)
 
 
 def timeline(rows: Sequence[Row], dark: bool = False) -> go.Figure:

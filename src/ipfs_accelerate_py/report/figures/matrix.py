@@ -79,7 +79,9 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
 
 def _work(row: Row) -> str:
     work, *machine = row["where"].split("\n")
-    return safe(work) + "".join(f'<br><span style="font-size:10px">{safe(name)}</span>' for name in machine)
+    name, *shape = work.split(" · ")
+    details = [" · ".join(shape)] * bool(shape) + machine
+    return safe(name) + "".join(f'<br><span style="font-size:10px">{safe(line)}</span>' for line in details)
 
 
 def _blue(row: Row) -> str:

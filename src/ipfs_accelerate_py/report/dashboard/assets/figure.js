@@ -107,7 +107,8 @@ export function drawFigure(plot, part, onPick) {
   const narrow = plot.parentNode.clientWidth < 560;
   if (narrow) {
     layout.font.size = 11;
-    if (layout.meta?.category_px && !layout.meta.columns) namesAbove(layout);
+    if (layout.meta?.columns) shortNames(layout);
+    else if (layout.meta?.category_px) namesAbove(layout);
   }
   const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
   Plotly.react(plot, traces, layout,
@@ -118,15 +119,23 @@ export function drawFigure(plot, part, onPick) {
 
 const NAME_LETTERS = 58;
 
+const cut = (line, most) => (line.length > most ? `${line.slice(0, most - 1)}…` : line);
+
+/** Names beside tiles, cut so that a narrow screen shows a tile as well. */
+function shortNames(layout) {
+  layout.yaxis.tickvals = layout.yaxis.categoryarray;
+  layout.yaxis.ticktext = layout.yaxis.categoryarray.map((name) => name.split("<br>").map((line) => line.replace(/>([^<]*)</g, (_, text) => `>${cut(text, 24)}<`)).map((line) => (line.includes("<") ? line : cut(line, 20))).join("<br>"));
+}
+
 /** Where there is no room beside the marks, each name stands above its own. */
 function namesAbove(layout) {
-  const lines = (name) => name.split("<br>").map((line) => { const text = line.replace(/<[^>]*>/g, ""); return text.length > NAME_LETTERS ? `${text.slice(0, NAME_LETTERS - 1)}…` : text; });
+  const lines = (name) => name.split("<br>").map((line) => cut(line.replace(/<[^>]*>/g, ""), NAME_LETTERS));
   const names = layout.yaxis.categoryarray;
   layout.yaxis.showticklabels = false;
   layout.bargap = 0.62;
-  layout.height += 34 * names.length;
+  layout.height += 46 * names.length;
   layout.yaxis.range = [names.length - 0.4, -0.7];
-  layout.annotations = names.map((name) => ({ x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 15, text: lines(name).join("<br>"), align: "left", showarrow: false, font: { size: 10 } }));
+  layout.annotations = names.map((name) => ({ x: 0, xref: "paper", xanchor: "left", y: name, yref: "y", yanchor: "bottom", yshift: 21, text: lines(name).join("<br>"), align: "left", showarrow: false, font: { size: 10 } }));
 }
 
 /** The figure as drawn, on the page's paper, as a file. */

@@ -65,7 +65,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "cosine": ("Cosine, lowest", ""),
     "relative_error": ("Relative error, highest", ""),
     "top1_agreement": ("Top-1 agreement", ""),
-    "perplexity": ("Perplexity", ""),
     "effect": ("Change", ""),
     "off_ms": ("Without", "ms"),
     "on_ms": ("With", "ms"),
