@@ -15,7 +15,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from web_starts import Case, adapter_of, compared, interleaved
+from web_starts import HEADER, Case, compared, interleaved
 
 from ipfs_accelerate_py.measure import machine
 from ipfs_accelerate_py.web.optimized_session import Switches
@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(f"machine: {machine.fingerprint()}\n")
-    print("| model | browser | what | off | on | ratio on / off | launches |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print(HEADER)
     for part in arguments.parts:
         for model in arguments.models or DEFAULT_MODELS[part]:
             for browser in arguments.browsers:
@@ -103,7 +103,7 @@ def main() -> None:
                 )
                 for off, on in made:
                     for what in SHOWN[part]:
-                        print(compared(off, on, what), f"{on.name}; {adapter_of(on)}", flush=True)
+                        print(compared(off, on, what), flush=True)
     print(f"\nsamples: {arguments.store}")
 
 

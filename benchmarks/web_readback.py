@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from web_starts import Case, adapter_of, compared, interleaved
+from web_starts import HEADER, Case, compared, interleaved
 
 from ipfs_accelerate_py.measure import machine
 from ipfs_accelerate_py.measure.statistics import ratio_interval
@@ -53,6 +53,7 @@ def main() -> None:
     print("| browser | what | plain | woken | ratio | launches |\n| --- | --- | --- | --- | --- | --- |")
     for browser in arguments.browsers:
         print(maps(browser, arguments.launches, arguments.rounds), flush=True)
+    print(f"\n{HEADER}")
     for browser in arguments.browsers:
         sides = [
             Case(f"{browser} {name}", browser, arguments.model, arguments.size, Switches(readback=name))  # type: ignore[arg-type]
@@ -62,7 +63,7 @@ def main() -> None:
         interleaved(
             [(plain, woken)], arguments.launches, arguments.seed, arguments.store, "web_readback", arguments.steady, 3600
         )
-        print(compared(plain, woken, "steady"), adapter_of(woken), flush=True)
+        print(compared(plain, woken, "steady"), flush=True)
     print(f"\nsamples: {arguments.store}")
 
 

@@ -33,6 +33,10 @@ from ipfs_accelerate_py.web.protocol import RecordedPipeline
 from ipfs_accelerate_py.web.shaped_link import Wrapper
 
 STEADY_ITERATIONS = 5
+HEADER = (
+    "| model | browser | what | off | on | ratio on / off | launches | case and adapter |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
 @dataclass
@@ -168,10 +172,10 @@ def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int,
 
 
 def compared(off: Case, on: Case, what: str) -> str:
-    """A table row: medians, the ratio on / off with its interval, launches."""
+    """A row under HEADER: medians, the ratio on / off with its interval, launches, and where it ran."""
     a, b = off.times.get(what, []), on.times.get(what, [])
     if not a or not b:
-        return f"| {on.model} {on.size} | {on.browser} | {what} | | | no launch of both sides ended well | |"
+        return f"| {on.model} {on.size} | {on.browser} | {what} | | | no launch of both sides ended well | | {on.name} |"
     ratio = float(np.median(b) / np.median(a))
     between = "too few for an interval"
     if min(len(a), len(b)) >= 2:
@@ -179,14 +183,15 @@ def compared(off: Case, on: Case, what: str) -> str:
         between = f"{interval.low:.2f} to {interval.high:.2f}"
     return (
         f"| {on.model} {on.size} | {on.browser} | {what.replace('_', ' ')} | {np.median(a):.0f} ms | {np.median(b):.0f} ms "
-        f"| {ratio:.2f} ({between}) | {len(a)} and {len(b)} |"
+        f"| {ratio:.2f} ({between}) | {len(a)} and {len(b)} | {on.name}; {adapter_of(on)} |"
     )
 
 
 def adapter_of(case: Case) -> str:
     device = case.last_facts.get("device") or {}
     name = " ".join(filter(None, (device.get(key, "") for key in ("vendor", "architecture", "device")))) or "name hidden"
-    return f"{name}, {'software adapter' if device.get('software_adapter') else 'GPU'}"
+    kind = {True: "software adapter", False: "GPU"}.get(device.get("software_adapter"), "adapter of unknown kind")
+    return f"{name}, {kind}"
 
 
 def forget_profiles() -> None:

@@ -1,7 +1,7 @@
 """One process of the probe of collectives: times each operation by size, and the products and memory that compute beside it.
 
-Run by ``collectives.probe`` as ``python -m ipfs_accelerate_py.recommend.collectives_worker RENDEZVOUS RANK PROCESSES BACKEND THREADS``;
-rank 0 prints what was measured as JSON.
+Run by ``collectives.probe`` as ``python -m`` this module with RENDEZVOUS RANK PROCESSES BACKEND THREADS REPEATS; rank 0 prints what was
+measured as JSON.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from functools import partial
 from typing import Any
 
 SIZES = (4_096, 65_536, 1_048_576, 16_777_216)  # bytes of the whole tensor
-REPEATS = 9
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter")
 
 
-def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int) -> None:
+def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int, repeats: int) -> None:
     import torch
     import torch.distributed as dist
 
@@ -32,7 +31,7 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int)
     def timed(action: Callable[[], Any]) -> float:
         """Seconds, the median over repeats of the slowest process's time."""
         times = []
-        for _ in range(REPEATS + 1):
+        for _ in range(repeats + 1):
             dist.barrier()
             began = time.perf_counter()
             action()
@@ -69,4 +68,4 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))

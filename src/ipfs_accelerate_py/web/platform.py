@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import weakref
@@ -16,7 +17,7 @@ from .bridge import LOOPBACK
 from .browsers import Browser
 from .configuration import Configuration, Validation
 from .configuration_rules import validate
-from .errors import ConfigurationError
+from .errors import ConfigurationError, WebPlatformError
 from .host import PageHost, candidates
 from .metrics import Metrics
 from .recovery import Recovery
@@ -125,6 +126,11 @@ class UnifiedWebPlatform:
         if self.config.use_shader_precompilation and opened.plan.platform == "webgpu" and opened.live:
             requests.warm_up(self, 1)
         return self.get_performance_metrics()["loading"]
+
+    def _import_early(self) -> None:
+        """Python's imports overlap with the browser's start. What is wrong with the model is raised by whoever needs it first."""
+        with contextlib.suppress(WebPlatformError):
+            self.model.processor  # noqa: B018
 
     def warm_up(self, passes: int = 1) -> dict[str, Any]:
         """Run seeded example inputs, so that shaders are compiled and code is optimised before it counts: milliseconds of each pass."""
