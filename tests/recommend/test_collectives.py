@@ -39,7 +39,11 @@ def test_two_processes_are_measured_and_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("processes", "backend", "sentence"),
-    [(0, "gloo", "1 process .* or more, not 0"), (2, "glo", "Unknown backend of collectives 'glo': did you mean gloo")],
+    [
+        (0, "gloo", "1 process .* or more, not 0"),
+        (9999, "gloo", "at most 64 processes, .* not 9999"),
+        (2, "glo", "Unknown backend of collectives 'glo': did you mean gloo"),
+    ],
 )
 def test_mistakes(processes, backend, sentence):
     """A wrong number or name is one sentence, and starts no process."""
@@ -53,7 +57,7 @@ def test_a_backend_that_is_not_here():
 
     if torch.cuda.device_count() >= 2:
         pytest.skip("this machine has the GPUs that nccl needs")
-    with pytest.raises(UnavailableError, match="nccl collectives cannot run here"):
+    with pytest.raises(UnavailableError, match=r"nccl collectives cannot run here: torch sees . of the 2 NVIDIA GPUs"):
         probe(2, "nccl")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..recommend.collectives import Communication, probe, save
 from ..recommend.select import select_optimal_hardware
+from ..report.wording import count
 
 
 def show(model: str, options: Mapping[str, Any], configuration: str | None, *, as_json: bool) -> None:
@@ -34,8 +35,14 @@ def probe_collectives(processes: int, backend: str, *, as_json: bool) -> None:
 
 
 def lines(found: Communication) -> list[str]:
-    """A line for each collective."""
-    told = [f"{found.processes} processes, {found.backend}, {found.device}, {found.threads} threads each"]
+    """A line for each collective, which a single process has none of, and the rates."""
+    told = [f"{count(found.processes, 'process')}, {found.backend}, {found.device}, {found.threads} threads each"]
+    for precision, rate in (found.matmul_flops_per_s or {}).items():
+        told.append(f"  products at {precision}: {rate / 1e9:,.1f} GFLOP/s each")
+    if found.memory_bytes_per_s is not None:
+        told.append(f"  memory: {found.memory_bytes_per_s / 1e9:,.2f} GB/s each")
+    if found.processes == 1:
+        return told
     for name, line in found.lines.items():
         told.append(
             f"  {name}: {line.alpha_s * 1e6:,.0f} us + bytes / {line.bytes_per_s / 1e9:,.2f} GB/s "

@@ -26,6 +26,7 @@ from ..paths import cache_folder
 BACKENDS = ("gloo", "nccl")
 LIMIT_S = 600.0  # a busy machine switches between the processes at every barrier
 REPEATS = 9
+PROCESSES_UP_TO = 64  # each is a Python with torch
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Communication:
-    """``lines`` by collective (all_reduce, all_gather, reduce_scatter), for ``processes`` of them. ``source`` is measured or datasheet;
-    rates are those that each
-    process reached while all computed at once, None where they were not probed."""
+    """``lines`` by collective (all_reduce, all_gather, reduce_scatter), for ``processes`` of them. ``source`` is measured, datasheet or
+    assumed; rates are those that each process reached while all computed at once, None where they were not probed."""
 
     processes: int
     lines: Mapping[str, Line]
@@ -74,8 +74,10 @@ def fit(seconds: Mapping[int, float]) -> Line:
 def probe(processes: int, backend: str = "gloo", threads: int | None = None, repeats: int = REPEATS) -> Communication:
     """Measure with ``processes`` new processes on this machine, in about 10 s on two cores. UserError for a wrong number or backend,
     UnavailableError where torch or its backend cannot start."""
-    if processes < 1:
-        raise UserError(f"Collectives are probed with 1 process (its rates alone) or more, not {processes}.")
+    if not 1 <= processes <= PROCESSES_UP_TO:
+        raise UserError(
+            f"Collectives are probed with at most {PROCESSES_UP_TO} processes, 1 process (its rates alone) or more, not {processes}."
+        )
     if backend not in BACKENDS:
         raise nearest(backend, BACKENDS, "backend of collectives")
     from ..platforms.processor import default_threads
@@ -83,16 +85,21 @@ def probe(processes: int, backend: str = "gloo", threads: int | None = None, rep
     threads = threads or max(1, default_threads() // processes)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", f"{__package__}.collectives_worker", str(Path(folder) / "rendezvous")]
-        workers = [
-            subprocess.Popen(
-                [*command, str(rank), str(processes), backend, str(threads), str(repeats)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            )
-            for rank in range(processes)
-        ]
+        workers: list[subprocess.Popen[str]] = []
+        try:
+            for rank in range(processes):
+                started = subprocess.Popen(
+                    [*command, str(rank), str(processes), backend, str(threads), str(repeats)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                )
+                workers.append(started)
+        except BaseException:  # those that run would wait for the ones that do not
+            for worker in workers:
+                worker.kill()
+            raise
         answer = _answer(workers, backend)
     return Communication(
         processes=processes,
@@ -141,8 +148,9 @@ def saved_file(processes: int, backend: str) -> Path:
 def save(found: Communication) -> Path:
     file = saved_file(found.processes, found.backend)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
-    return file
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+    return partial.replace(file)
 
 
 def load(processes: int, backend: str) -> Communication | None:

@@ -22,6 +22,8 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int,
     import torch
     import torch.distributed as dist
 
+    if backend == "nccl" and torch.cuda.device_count() < processes:
+        sys.exit(f"torch sees {torch.cuda.device_count()} of the {processes} NVIDIA GPUs that {processes} processes need")
     torch.set_num_threads(threads)
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if device.type == "cuda":

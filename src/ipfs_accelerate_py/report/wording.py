@@ -50,7 +50,7 @@ def size_of(byte_count: float | None) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's' if not thing.endswith('ch') else 'es'}"
+    return f"{number} {thing}{'' if number == 1 else 'es' if thing.endswith(('ch', 's')) else 's'}"
 
 
 def listed(items: Sequence[str], limit: int = 6) -> str:
