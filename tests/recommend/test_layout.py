@@ -83,10 +83,14 @@ def test_gloo_hides_nothing_and_a_datasheet_is_not_trusted():
 def test_links_of_known_gpus(monkeypatch, tmp_path):
     """An A100 has NVLink by its datasheet: 300 GB/s each way; a ring of four sends 3/4 of a tensor to gather it. Without a row: PCIe."""
     monkeypatch.setenv("IPFS_ACCELERATE_CACHE", str(tmp_path))
+    by_driver = network(Place(platform="cuda", engine="torch", description="NVIDIA A100-SXM4-80GB"), 4)
+    assert by_driver is not None and by_driver.source == "datasheet" and "NVLink" in by_driver.device
+    card = network(Place(platform="cuda", engine="torch", description="NVIDIA A100-PCIE-40GB"), 4)
+    assert card is not None and card.device.startswith("PCIe 4.0")
     links = network(Place(platform="cuda", engine="torch", description="NVIDIA A100 40 GB", known="datasheet"), 4)
     assert links is not None and links.source == "datasheet" and "NVLink" in links.device
     assert links.lines["all_gather"].bytes_per_s == pytest.approx(300e9 * 4 / 3)
     assert links.lines["all_reduce"].bytes_per_s == pytest.approx(150e9 * 4 / 3)
     unknown = network(Place(platform="cuda", engine="torch", description="Some GPU", known="datasheet"), 2)
-    assert unknown is not None and "assumed" in unknown.device
+    assert unknown is not None and "assumed" in unknown.device and unknown.source == "assumed"
     assert network(Place(platform="cpu", engine="torch"), 1) is None

@@ -6,6 +6,7 @@ import csv
 from functools import cache
 from importlib.resources import files
 
+from ..predict.ceilings import words_of
 from . import collectives
 from .collectives import Communication, Line
 from .places import Place
@@ -21,12 +22,13 @@ def network(place: Place, devices: int) -> Communication | None:
     if place.here and (probed := collectives.load(devices, backend)) is not None:
         return probed
     if backend == "gloo":  # through the host's memory, whose rate is not known without a probe
-        return _of_link(devices, 1e9, backend, "memory of the host (assumed 1 GB/s)")
+        return _of_link(devices, 1e9, backend, "memory of the host, 1 GB/s (assumed)", "assumed")
     row = _link(place.description)
-    return _of_link(devices, float(row["gb_per_s_each_way"]) * 1e9, backend, f"{row['kind']}, {row['source']}")
+    source = "datasheet" if row["words"] else "assumed"
+    return _of_link(devices, float(row["gb_per_s_each_way"]) * 1e9, backend, f"{row['kind']}, {row['source']}", source)
 
 
-def _of_link(devices: int, rate: float, backend: str, device: str) -> Communication:
+def _of_link(devices: int, rate: float, backend: str, device: str, source: str) -> Communication:
     """A ring's traffic (Patarasuk and Yuan, 2009, https://doi.org/10.1016/j.jpdc.2008.09.002): (n - 1) / n of the tensor to gather or
     scatter it, twice that to reduce it to all."""
     once = rate * devices / (devices - 1)
@@ -37,7 +39,7 @@ def _of_link(devices: int, rate: float, backend: str, device: str) -> Communicat
             "all_gather": Line(LATENCY_S, once),
             "reduce_scatter": Line(LATENCY_S, once),
         },
-        source="datasheet",
+        source=source,
         backend=backend,
         device=device,
     )
@@ -49,5 +51,5 @@ def _rows() -> tuple[dict[str, str], ...]:
 
 
 def _link(description: str) -> dict[str, str]:
-    words = set(description.lower().split())
+    words = words_of(description)
     return max((row for row in _rows() if set(row["words"].split()) <= words), key=lambda row: len(row["words"]))
