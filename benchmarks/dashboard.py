@@ -3,7 +3,8 @@
 Makes a store of 20,000 simulated launches with 250 iterations each (5 million samples), serves it, and opens it in Chromium. In turns,
 ``--rounds`` times: the query of the matrix alone on a fresh snapshot (the floor), the first view in a fresh browser profile, from the
 navigation to the drawn figure, on a server that has read the store; then a filter switched on and off in that page. Prints medians
-with their range and 95 % interval, and the ratio of the first view to the floor. The times are the page's; the store's are made up.
+with their range and 95 % interval, and the ratio of the first view to the floor. The first view is timed from outside the browser, its
+driver included, a filter by the page itself; the times in the store are made up.
 
     python benchmarks/dashboard.py [--launches 20000] [--samples 250] [--rounds 8]
 """
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from ipfs_accelerate_py.measure.compare import compare_all
 from ipfs_accelerate_py.measure.machine import fingerprint
 from ipfs_accelerate_py.measure.statistics import median_interval
 from ipfs_accelerate_py.report.cells import launch_median_interval
@@ -99,12 +101,15 @@ def main() -> None:
 
 
 def _bootstrap(samples: int) -> None:
-    """What one interval costs, which sets ``tables.INTERVALS_UP_TO``."""
+    """What one interval and one comparison cost, which set ``tables.INTERVALS_UP_TO`` and ``views.compared.COMPARED_UP_TO``."""
     launches = [[10.0 + launch + place % 7 for place in range(samples)] for launch in range(5)]
     start = time.perf_counter()
     for _ in range(50):
         launch_median_interval(launches)
     print(f"one bootstrapped interval: {(time.perf_counter() - start) / 50 * 1e3:.1f} ms")
+    start = time.perf_counter()
+    compare_all({at: (launches, launches) for at in range(50)})
+    print(f"one comparison: {(time.perf_counter() - start) / 50 * 1e3:.1f} ms")
 
 
 def _median(values: list[float]) -> float:

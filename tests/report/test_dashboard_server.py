@@ -101,6 +101,8 @@ def test_recommendations(url: str) -> None:
     assert told(url, "api/recommend?model=bert&batch_size=two") == "batch_size takes a whole number, not 'two'."
     assert told(url, "api/recommend?model=bert&btch_size=2").startswith("Unknown parameter 'btch_size'")
     assert told(url, "api/recommend").startswith("Name a model")
+    for path in ("/etc/config.json", "..", "~", "./model.onnx", "C:%5Cmodel"):
+        assert told(url, f"api/recommend?model={path}").startswith("This page takes names of models"), path
     assert "nan" in told(url, "api/recommend?model=bert&max_memory_gb=nan")
 
 
@@ -122,6 +124,8 @@ def test_exports_of_a_view_and_of_a_query(url: str) -> None:
         ({"Host": "evil.example"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Host": "127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
         ({}, 200),
     ],
 )

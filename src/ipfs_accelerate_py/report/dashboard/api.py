@@ -167,7 +167,8 @@ def _sentence(endpoint: Callable[[Request], Response]) -> Callable[[Request], Re
 
 
 class _Guard:
-    """Answers only its own page on this machine, and only questions (DNS rebinding, forms and scripts of other sites)."""
+    """Answers only its own page on this machine, and only questions (DNS rebinding, forms and scripts of other sites). Another site's
+    picture or link may lead to the page, not to what computes: it could not read the answer, but would cost the time."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self.app, self.hosts = app, hosts
@@ -178,7 +179,9 @@ class _Guard:
             return
         request = Request(scope)
         origins = {f"http://{host}" for host in self.hosts}
-        if request.headers.get("host") not in self.hosts or request.headers.get("origin", next(iter(origins))) not in origins:
+        elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"] != "/"
+        strange = request.headers.get("origin", next(iter(origins))) not in origins
+        if request.headers.get("host") not in self.hosts or strange or elsewhere:
             refused = _json({"error": "This server answers only its own page on this machine."}, 403)
             await refused(scope, receive, send)
             return

@@ -50,6 +50,9 @@ def recommend(store: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     model = asked.pop("model", "")
     if not model:
         raise UserError("Name a model: a class such as bert, or a published name such as llama-7b.")
+    # A page must not make the server read files: whoever reaches the port would learn what is there.
+    if model.startswith((".", "/", "~")) or "\\" in model or model.endswith((".json", ".onnx")):
+        raise UserError(f"This page takes names of models; of a file or folder, ask 'ipfs-accelerate recommend {model}'.")
     told = select_optimal_hardware(model, store=store, **asked).to_dict()
     rows = [_row(key, score) for key, score in enumerate(told["all_scores"])]
     drawn = [row for row in rows if row["latency_ms"] is not None and row["memory_gb"] is not None]

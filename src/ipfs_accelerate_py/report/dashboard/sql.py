@@ -35,13 +35,7 @@ def ask(snapshot: Snapshot, text: str, rows: int = ROWS_UP_TO, seconds: float = 
         if statements[0].type not in READS:
             kind = statements[0].type.name
             raise UserError(f"This console only reads: {kind} is refused. Ask with SELECT, DESCRIBE, SUMMARIZE or EXPLAIN.")
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            cursor.interrupt()
-
-        timer = threading.Timer(seconds, stop)
+        timer = threading.Timer(seconds, cursor.interrupt)
         timer.start()
         try:
             result = cursor.execute(statements[0])

@@ -12,7 +12,7 @@ from ..cells import FLAGS, KINDS, NUMBER_MARKS, launch_median_interval
 from ..wording import count, model_labels, target_labels
 from .snapshot import Row, Snapshot
 
-# A bootstrap takes about 2 ms a cell (benchmarks/dashboard.py prints it); beyond this many, the range over launches stands in.
+# What a bootstrap takes is printed by benchmarks/dashboard.py; beyond this many cells, the range over launches stands in.
 INTERVALS_UP_TO = 300
 BOOTSTRAPPED, RANGE, NO_INTERVAL = "95 % interval over launches", "range of launch medians", "no interval: one launch"
 

@@ -12,7 +12,7 @@ from ..filters import Filters
 from ..snapshot import Row, Snapshot
 from .base import Found, View, with_fields
 
-# One comparison takes about 5 ms (benchmarks/dashboard.py prints it): this many are waited for once, then kept.
+# What one comparison takes is printed by benchmarks/dashboard.py: this many are waited for once, then kept.
 COMPARED_UP_TO = 200
 BETWEEN = "Only measured cells whose output check passed are compared, on one machine and the same work."
 

@@ -5,6 +5,8 @@ Older stores have neither table. A prediction is drawn as one, with its band, an
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from ....errors import UserError
@@ -65,17 +67,22 @@ def _predictions(snapshot: Snapshot) -> list[Row]:
         row = {**found, **model, "kind": "predicted", "flags": "", "cell": None, "error_class": None, "error_message": None}
         work = tuple(row[name] for name in _WORK)
         place = tuple(row[name] for name in _PLACE)
-        row["machine"] = named.get(row["machine_hash"] or "", "") or "not measured here"
+        row["machine"] = _machine(row["machine_hash"] or "", named)
         row["target"] = target_labels([{**row, "target_hash": "one"}])["one"]
         own = f"{row['model_class']} {row['size']} · {row['precision']} · batch {row['batch_size']}"
         row["model"] = labels.get(work, own.replace("  ", " "))
-        row["where"] = row["model"] + (f"\n{row['machine']}" if several or not row["machine_hash"] else "")
+        row["where"] = row["model"] + (f"\n{row['machine']}" if several or row["machine_hash"] not in named else "")
         row["median_ms"], row["low_ms"], row["high_ms"] = row["latency_ms"], row["latency_low_ms"], row["latency_high_ms"]
         row["interval"] = f"{row['level']:.0%} interval of the prediction".replace("%", " %")
         row["launches_ok"] = row["launches"] = row["samples"] = row["times_fastest"] = None
         row["measured_cell"] = measured.get((*work, *place, row["machine_hash"]))
         rows.append(row)
     return rows
+
+
+def _machine(key: str, named: Mapping[str, str]) -> str:
+    """For people. A prediction for a device of the datasheets has its name where others have a machine's hash."""
+    return named.get(key) or ("not measured here" if re.fullmatch("[0-9a-f]*", key) else key)
 
 
 def _model(name: str) -> dict[str, str]:
@@ -160,6 +167,7 @@ VIEWS = (
          "verdict", "launches_ok"),
         _against_measured,
         figures.predicted_against_measured,
-        ("This store holds no prediction of what it measured.", "ipfs-accelerate predict bert --platform cpu"),
+        ("This store holds no prediction of what it measured since. Save one before you measure.",
+         "ipfs-accelerate predict bert --platform cpu --batch-size 8 --save results/ipfs-accelerate.duckdb"),
     ),
 )  # fmt: skip
