@@ -133,7 +133,7 @@ def _quality(source: Source, quantised: QuantizedFolder, windows: np.ndarray, de
         "perplexity_float": before.perplexity,
         "perplexity": after.perplexity,
         "ratio": ratio,
-        "ratio_interval_95": [low, high],
+        "ratio_interval_95": [low, high] if len(windows) > 1 else None,  # a single window has none
         "windows": len(windows),
         "tokens": after.tokens,
     }
@@ -171,10 +171,11 @@ def _show(model: str, manifest: Mapping[str, Any], output: Path, quality: Mappin
         f"root mean square over the row's matrices{', of outputs on the text given' if calibrated else ''}."
     )
     if quality is not None:
-        low, high = quality["ratio_interval_95"]
+        bounds = quality["ratio_interval_95"]
+        interval = f"95 % interval {bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "no interval from a single window"
         console.print(
             f"Perplexity {quality['perplexity_float']:.3f} with float weights, {quality['perplexity']:.3f} with these: "
-            f"{quality['ratio']:.4f} times, 95 % interval {low:.4f} to {high:.4f}, over {quality['tokens']:,} tokens."
+            f"{quality['ratio']:.4f} times, {interval}, over {quality['tokens']:,} tokens."
         )
     console.print(f"{output}: {len(manifest['shards'])} shards and manifest.json")
 
