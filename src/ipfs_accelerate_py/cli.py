@@ -299,7 +299,7 @@ def predict(
     browser: Annotated[str | None, typer.Option(help="chromium, firefox, ...")] = None,
     machine: Annotated[
         str | None,
-        typer.Option(help="A machine's hash, or a device of the datasheets: 'NVIDIA A100' (the best known by default)."),
+        typer.Option(help="Words of a device's name, measured or of the datasheets: H200, 'NVIDIA A100'; or a machine's hash."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Items at once.")] = 1,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens (the model's own by default).")] = None,

@@ -43,9 +43,13 @@ ERROR_CLASSES = {
 }
 
 
+MOST_NAMES = 20  # in a sentence
+
+
 def nearest(name: str, known: Iterable[str], what: str) -> UserError:
     """The error for an unknown name: one sentence with the nearest known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:MOST_NAMES])}{more}."
     return UserError(f"Unknown {what} '{name}': {hint}")

@@ -148,6 +148,25 @@ def test_what_cannot_be_predicted_is_refused_with_the_remedy(fitted: Fitted, opt
         Predictor(fitted).predict(describe("bert"), **options)  # type: ignore[arg-type]
 
 
+def test_a_machine_is_named_as_people_know_it(fitted: Fitted) -> None:
+    """By words of its processor's name or the beginning of its hash, alike; the answer names it."""
+    by_name, by_hash = (
+        Predictor(fitted).predict(describe("bert"), platform="cpu", machine=name) for name in ("Processor 2", f"{2:016x}")
+    )
+    assert by_name == by_hash
+    assert by_name.machine == f"{2:016x}" and by_name.machine_name == "processor 2, 4 CPUs"
+
+
+@pytest.mark.parametrize(("model", "length", "mode"), [("bert", 513, "inference"), ("clip", 78, "training")])
+def test_more_tokens_than_the_model_takes_are_refused(fitted: Fitted, model: str, length: int, mode: str) -> None:
+    """As ``bench`` refuses them; one fewer is answered."""
+    with pytest.raises(UserError, match=f"takes at most {length - 1} tokens, and {length} input tokens were asked for"):
+        Predictor(fitted).predict(describe(model), platform="cpu", sequence_length=length, mode=mode)
+    assert (
+        Predictor(fitted).predict(describe(model), platform="cpu", sequence_length=length - 1, mode=mode).latency_ms.value > 0
+    )
+
+
 def test_a_datasheet_is_marked_and_named(fitted: Fitted) -> None:
     """With its page, and as a regime of its own."""
     found = Predictor(fitted).predict(describe("llama-7b"), platform="cuda", machine="NVIDIA A100", precision="float16")

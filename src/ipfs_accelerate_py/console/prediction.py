@@ -12,9 +12,11 @@ import typer
 
 from ..errors import UserError
 from ..graph import ModelDescription, describe
+from ..predict.ceilings import from_datasheet
 from ..predict.fitted import Fitted
 from ..predict.prediction import Interval, Prediction
-from ..predict.predictor import Predictor
+from ..predict.predictor import Predictor, is_called
+from ..report.wording import rounded
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def show(asked: Asked, stores: Sequence[Path], reference: bool, save: Path | Non
         print(json.dumps(answers[0] if asked.platform else answers, indent=1))
         return
     for each in predictions:
-        typer.echo(_told(each, detailed=bool(asked.platform)))
+        alike = {other.machine for other in predictions if other.machine_name == each.machine_name}
+        typer.echo(_told(each, detailed=bool(asked.platform), hashed=len(alike) > 1))
 
 
 def train(stores: Sequence[Path], reference: bool, *, as_json: bool) -> None:
@@ -131,7 +134,9 @@ def _all(predictor: Predictor, description: ModelDescription, asked: Asked) -> l
     places = {
         (each.machine, each.platform, each.engine, each.device, each.browser)
         for each in predictor.candidates()
-        if asked.engine in (None, each.engine) and asked.browser in (None, each.browser)
+        if asked.engine in (None, each.engine)
+        and asked.browser in (None, each.browser)
+        and (asked.machine is None or is_called(asked.machine, each.machine or "", each.name))
     }
     found = [
         predictor.predict(
@@ -148,21 +153,25 @@ def _all(predictor: Predictor, description: ModelDescription, asked: Asked) -> l
             mode=asked.mode,
         )
         for machine, platform, engine, device, browser in sorted(places, key=str)
-        if asked.machine is None or (machine or "").startswith(asked.machine)
     ]
+    if not found and asked.machine is not None and (known := from_datasheet(asked.machine)) is not None:
+        raise UserError(f"{known.name} is known by its datasheet alone: say with which platform, for example --platform cuda.")
     if not found:
         raise UserError("No device that is known fits: leave options out, or name a platform and a device of the datasheets.")
     return sorted(found, key=lambda each: each.latency_ms.value)
 
 
 def _range(interval: Interval, unit: str) -> str:
-    return f"{interval.value:.3g} {unit} [{interval.low:.3g}, {interval.high:.3g}]"
+    return f"{rounded(interval.value)} {unit} [{rounded(interval.low)}, {rounded(interval.high)}]"
 
 
-def _told(each: Prediction, detailed: bool) -> str:
+def _told(each: Prediction, detailed: bool, hashed: bool) -> str:
+    """A line, or several. ``hashed``: machines of one name are told apart by the beginning of their hash."""
     place = " · ".join(part for part in (each.platform, each.browser or each.engine, each.device) if part != "default")
     regime = each.provenance if each.regime == each.provenance else f"{each.provenance}, {each.regime}"
-    line = f"{each.model} on {place} ({(each.machine or '')[:16]}), {each.precision}, {regime}: {_range(each.latency_ms, 'ms')}"
+    machine = "; ".join([each.machine_name, *([(each.machine or "")[:8]] if hashed else [])])
+    software = ", a software adapter" if each.software_adapter else ""
+    line = f"{each.model} on {place}{software} ({machine}), {each.precision}, {regime}: {_range(each.latency_ms, 'ms')}"
     if not detailed:
         return line
     lines = [line, f"  throughput {_range(each.throughput_per_s, 'items a second')}"]

@@ -53,6 +53,25 @@ def lengths(description: ModelDescription, sequence_length: int | None, new_toke
     return sequence, new_tokens or (kind.default_new_tokens if kind else None) or DEFAULT_NEW_TOKENS
 
 
+def within_limit(description: ModelDescription, sequence: int, new_tokens: int | None = None) -> None:
+    """UserError where the model has no positions for so many tokens, as ``bench`` refuses them. A length that its class does not have
+    is no limit, nor is one that the configuration does not tell."""
+    kind = model_classes().get(description.model_class or "")
+    if kind is None:
+        return
+    try:
+        longest = kind.longest(description.config)
+    except KeyError:  # left to the library's default by this config.json
+        return
+    counted = {
+        "input tokens": sequence if kind.default_sequence_length is not None else 0,
+        "new tokens": (new_tokens or 0) if kind.default_new_tokens is not None else 0,
+    }
+    if longest is not None and sum(counted.values()) > longest:
+        asked = " + ".join(f"{number} {what}" for what, number in counted.items() if number)
+        raise UserError(f"{description.name} takes at most {longest} tokens, and {asked} were asked for.")
+
+
 @lru_cache(maxsize=1024)
 def _counted(
     description: ModelDescription, batch_size: int, sequence: int, new_tokens: int, precision: str, mode: str

@@ -111,10 +111,15 @@ def datasheets() -> tuple[dict[str, str], ...]:
     return tuple(csv.DictReader(text.splitlines()))
 
 
+def words_of(name: str) -> set[str]:
+    """The words of a device's name, in lower case: ``NVIDIA A100-SXM4-80GB`` has a100, sxm4 and 80gb among them."""
+    return set(re.sub(r"[^a-z0-9+]+", " ", name.lower()).split())
+
+
 def from_datasheet(name: str) -> Ceilings | None:
     """Of the device that ``name`` contains the words of: ``NVIDIA H200`` is the row h200. None where there is no row."""
-    words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()
-    fitting = [row for row in datasheets() if set(row["words"].split()) <= set(words)]
+    words = words_of(name)
+    fitting = [row for row in datasheets() if set(row["words"].split()) <= words]
     if not fitting:
         return None
     row = max(fitting, key=lambda each: len(each["words"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
@@ -110,8 +111,9 @@ class Fitted:
 
     def save(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
-        return path
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(self.to_json() + "\n", encoding="utf-8")
+        return partial.replace(path)  # whole or not at all: others may read it meanwhile
 
 
 def version_of(evidence: Any) -> str:

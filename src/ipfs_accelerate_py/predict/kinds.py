@@ -46,10 +46,12 @@ def ceilings_of(key: DeviceKey, evidence: Evidence, software_adapter: bool, prob
     if software_adapter:
         return NOMINAL_SOFTWARE
     facts = evidence.machines.get(key.machine, {})
-    names = [gpu["name"] for gpu in facts.get("gpus") or [] if gpu.get("name")]
+    kind, names = "gpu", [gpu["name"] for gpu in facts.get("gpus") or [] if gpu.get("name")]
     if key.platform not in GPU_PLATFORMS:
-        names = [facts.get("cpu_model") or ""]
-    return next((found for name in names if (found := from_datasheet(name))), NOMINAL_CPU)
+        kind, names = "cpu", [facts.get("cpu_model") or ""]
+    found = (from_datasheet(name) for name in names)
+    # A processor may share its name with a GPU: Apple M1.
+    return next((each for each in found if each is not None and each.facts["kind"] == kind), NOMINAL_CPU)
 
 
 def machine_name(facts: Mapping[str, Any], platform: str) -> str:

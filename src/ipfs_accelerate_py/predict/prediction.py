@@ -33,7 +33,8 @@ class Prediction:
     ``regime`` says how it is known: ``measured`` (these launches are in the store: their median, and ``provenance`` is then measured),
     ``interpolated`` (this model was measured on this device at other sizes), ``new model`` (the device was measured with other
     models), ``new device`` (only its ceilings were probed) or ``datasheet`` (not even those). Times are of one iteration in
-    milliseconds, throughput is items a second. ``energy_j`` is None with the reason in ``energy_reason``. ``reasons`` are sentences.
+    milliseconds, throughput is items a second. ``machine`` is the hash that stores have, or the name of a datasheet; ``machine_name`` is
+    for people: the GPU or the processor. ``energy_j`` is None with the reason in ``energy_reason``. ``reasons`` are sentences.
     """
 
     model: str
@@ -58,6 +59,8 @@ class Prediction:
     provenance: str
     model_version: str
     reasons: tuple[str, ...] = field(default=())
+    machine_name: str = ""
+    software_adapter: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

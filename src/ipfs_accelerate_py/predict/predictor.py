@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..errors import UserError, nearest
 from ..graph import ModelCounts, ModelDescription, count
-from ..graph.counting import lengths
+from ..graph.counting import lengths, within_limit
 from ..spec import MODES, PLATFORMS, PRECISIONS
 from . import conformal, residual
-from .ceilings import Ceilings, from_datasheet
+from .ceilings import Ceilings, from_datasheet, words_of
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
 from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
@@ -96,8 +96,8 @@ class Predictor:
         precision: str = "float32",
         mode: str = "inference",
     ) -> Prediction:
-        """``machine`` is a machine's hash (or its beginning), or the name of a device of the datasheets; by default the one that is known
-        best. UserError for a place that nothing is known of, and for values that are none."""
+        """``machine`` is a machine's hash (or its beginning), words of the name of its device, or a device of the datasheets; by default
+        the one that is known best. UserError for a place that nothing is known of, and for values that are none."""
         for name, known, what in (
             (platform, PLATFORMS, "platform"),
             (precision, PRECISIONS, "precision"),
@@ -106,6 +106,7 @@ class Predictor:
             if name not in known:
                 raise nearest(name, known, what)
         sequence, new = lengths(description, sequence_length, new_tokens)
+        within_limit(description, sequence, new if mode == "inference" else None)
         new_or_none = new if description.generates and mode == "inference" else None
         counts = count(
             description, batch_size=batch_size, sequence_length=sequence, new_tokens=new, precision=precision, mode=mode
@@ -150,6 +151,8 @@ class Predictor:
             provenance=provenance,
             model_version=self.version,
             reasons=tuple(reasons),
+            machine_name=where.fitted.name if where.fitted else where.ceilings.name,
+            software_adapter=bool(where.fitted and where.fitted.software_adapter),
         )
 
     def _modelled(
@@ -214,7 +217,7 @@ class Predictor:
             if _matches(DeviceKey.of(fitted.key), platform, engine, device, browser)
         ]
         if machine is not None:
-            there = [fitted for fitted in found if DeviceKey.of(fitted.key).machine.startswith(machine)]
+            there = [fitted for fitted in found if is_called(machine, DeviceKey.of(fitted.key).machine, fitted.name)]
             if not there:
                 return self._by_datasheet(machine, platform, engine, device, browser, found)
             found = there
@@ -256,6 +259,12 @@ class Predictor:
             "'ipfs-accelerate bench', probe it in a minute with 'ipfs-accelerate calibrate', or name a device of the datasheets as the "
             "machine."
         )
+
+
+def is_called(wanted: str, machine: str, name: str) -> bool:
+    """Whether ``wanted`` means this device: the beginning of its machine's hash, or words of its name."""
+    words = words_of(wanted)
+    return bool(words) and (machine.startswith(wanted) or words <= words_of(name))
 
 
 def _usual_engine(platform: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..errors import UnavailableError, UserError
 from ..graph import ModelCounts, ModelDescription, count
+from ..graph.counting import lengths, within_limit
 from ..platforms.registry import platforms
 from ..predict.prediction import Prediction
 from ..spec import Workload
@@ -34,7 +35,8 @@ def scores(
     predictor: Predicts,
     prices: Sequence[Price],
 ) -> list[Score]:
-    """Every place at every precision."""
+    """Every place at every precision. UserError for more tokens than the model takes."""
+    within_limit(description, *lengths(description, request.sequence_length, request.new_tokens))
     return [score(description, request, place, precision, predictor, prices) for place in places for precision in precisions]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..predict.prediction import Interval
+from ..report.wording import rounded
 from .selection import HardwareSelection, Score
 
 SHOWN = 8
@@ -46,7 +47,7 @@ def _span(interval: Interval | None, scale: float = 1.0) -> str:
     if interval is None:
         return "not known"
     value, low, high = (each * scale for each in (interval.value, interval.low, interval.high))
-    return f"{value:,.3g} [{low:,.3g}, {high:,.3g}]"
+    return f"{rounded(value)} [{rounded(low)}, {rounded(high)}]"
 
 
 def _training(selection: HardwareSelection) -> list[str]:

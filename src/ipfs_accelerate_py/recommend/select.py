@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import UnavailableError, UserError
 from ..graph import ModelDescription, describe
 from ..models.registry import model_classes
+from ..report.wording import rounded
 from . import choose, inference, training
 from .configuration import configuration, default_kind
 from .knowledge import Knowledge
@@ -189,7 +190,7 @@ def describe_figure(score: Score, objective: str) -> str:
         return f"not known ({score.unknown.get(objective, 'no grounds')})"
     scale = 1e-9 if objective == "memory" else 1.0
     value, low, high = (each * scale for each in (found.value, found.low, found.high))
-    return f"{value:,.4g} [{low:,.4g}, {high:,.4g}] {choose.UNITS[objective]}, {score.provenance or 'by formula'}"
+    return f"{rounded(value)} [{rounded(low)}, {rounded(high)}] {choose.UNITS[objective]}, {score.provenance or 'by formula'}"
 
 
 def _measure_next(description: ModelDescription, request: Request, primary: Score, rivals: Sequence[Score]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UnavailableError, UserError
 from ..graph import ModelDescription
-from ..graph.counting import lengths
+from ..graph.counting import lengths, within_limit
 from ..models.registry import model_classes
 from ..predict.prediction import Interval, Prediction
 from .inference import Predicts, unsupported
@@ -33,6 +33,7 @@ def training_shape(description: ModelDescription, sequence_length: int | None) -
     if description.graph is not None:
         raise UserError(f"{description.name} is a graph for inference: training needs a model class or a config.json.")
     sequence, _ = lengths(description, sequence_length, None)
+    within_limit(description, sequence)
     return shape_of(description.model_class, description.config, description.parameters, sequence)
 
 
@@ -172,7 +173,7 @@ def _timed(
         total = size.host * layout.devices / 1e9
         reasons.append(f"Offloading keeps {total:,.0f} GB in the host's memory, which is checked on this machine only.")
     if links is not None:
-        said = f"measured at {links.measured_at}" if links.source == "measured" else f"by datasheet: {links.device}"
+        said = f"measured at {links.measured_at}" if links.source == "measured" else f"{links.source}: {links.device}"
         reasons.append(
             f"{time.communication.value / time.total.value:.0%} of a step is communication ({links.backend}, {said})."
         )
