@@ -169,6 +169,16 @@ def test_a_damaged_shard_is_named_and_made_again(copy: Path, damage: object, sen
     assert times == {name: (copy / name).stat().st_mtime_ns for name in times}
 
 
+@pytest.mark.parametrize("name", ["../layer-001.safetensors", "/etc/passwd", "a/b.safetensors", "..\\\\b.safetensors"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(copy: Path, name: str) -> None:
+    """Of a folder that somebody else made: nothing outside is read."""
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["shards"][1]["file"] = name
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="which is no file of its own folder"):
+        QuantizedFolder(copy)
+
+
 def test_another_request_does_not_overwrite(copy: Path, tmp_path: Path) -> None:
     """Neither a folder of other bits nor one of other files is touched."""
     before = (copy / MANIFEST).read_bytes()

@@ -7,6 +7,7 @@ Every tensor starts at a multiple of 8 bytes; ``.filling`` tensors between them 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise UserError(f"'{path}' is not of a format that this version reads ({FORMAT} {VERSION}).")
+    for shard in manifest.get("shards", ()):  # of a folder that others made: a name must not lead out of it
+        if not re.fullmatch(r"[\w-]+\.safetensors", str(shard.get("file"))):
+            raise UserError(f"'{path}' names a shard '{shard.get('file')}', which is no file of its own folder.")
     return manifest
 
 
