@@ -146,6 +146,18 @@ def test_predict_from_the_command_line(tmp_path: Path) -> None:
         assert wrong.returncode == 2 and sentence in wrong.stderr and "Traceback" not in wrong.stderr
 
 
+def test_predictions_are_told_as_people_read_them(tmp_path: Path) -> None:
+    """Machines by name, software adapters marked, times without exponents; a name of a datasheet asks for its platform."""
+    told = command("predict", "bert", cache=tmp_path).stdout.splitlines()
+    assert any("cuda" in line and "(NVIDIA H200)" in line for line in told)
+    assert not any("e+0" in line or "69b99d3261421639" in line for line in told)
+    assert all(("software adapter" in line) == ("webgpu" in line and "Xeon" in line) for line in told)
+    named = command("predict", "bert", "--platform", "cuda", "--machine", "h200", cache=tmp_path).stdout
+    assert "(NVIDIA H200), float32, measured:" in named
+    wrong = command("predict", "bert", "--machine", "NVIDIA A100", cache=tmp_path)
+    assert wrong.returncode == 2 and "say with which platform, for example --platform cuda" in wrong.stderr
+
+
 def test_an_empty_store_leaves_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning from an empty store is learning from what is shipped; without that, it is refused."""
     from ipfs_accelerate_py.predict import Predictor
