@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -82,3 +84,12 @@ def test_what_has_no_configuration_says_so():
         configuration(Layout(strategy="fsdp", data=2, precision="float16"), TINY, None)
     with pytest.raises(UserError, match="did you mean deepspeed"):
         configuration(Layout(strategy="fsdp", data=2), TINY, None, "deepsped")
+
+
+def test_a_path_with_backslashes_or_quotes_is_still_a_script():
+    """The model's name stands in the script's docstring, where a Windows path would be an escape and quotes would end it."""
+    name = r'C:\Users\me\"""; raise SystemExit(3)'
+    text = configuration(Layout(strategy="single", precision="float32"), replace(TINY, name=name), 16)
+    body = ast.parse(text).body
+    assert "C:/Users/me" in ast.get_docstring(ast.parse(text))
+    assert not any(isinstance(node, ast.Raise) for node in body)

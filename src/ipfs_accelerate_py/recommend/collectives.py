@@ -72,7 +72,7 @@ def fit(seconds: Mapping[int, float]) -> Line:
 
 
 def probe(processes: int, backend: str = "gloo", threads: int | None = None, repeats: int = REPEATS) -> Communication:
-    """Measure with ``processes`` new processes on this machine, in about 10 s on two cores. UserError for a wrong number or backend,
+    """Measure with ``processes`` new processes on this machine. UserError for a wrong number or backend,
     UnavailableError where torch or its backend cannot start."""
     if not 1 <= processes <= PROCESSES_UP_TO:
         raise UserError(

@@ -47,7 +47,7 @@ def _torchrun(layout: Layout, description: ModelDescription, sequence_length: in
     # A model class has a default for what a configuration leaves out; null would overwrite it.
     config = {key: value for key, value in description.config.items() if key != "model_type"}
     return Template((files(__package__) / "templates" / "train.py.txt").read_text(encoding="utf-8")).substitute(
-        model=description.name,
+        model=description.name.replace("\\", "/").replace('"', "'"),  # a path, in the script's docstring
         model_class=description.model_class,
         config=json.dumps(_plain(config), indent=1),
         label=layout.label,
