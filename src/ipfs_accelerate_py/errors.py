@@ -46,10 +46,11 @@ ERROR_CLASSES = {
 MOST_NAMES = 20  # in a sentence
 
 
-def nearest(name: str, known: Iterable[str], what: str) -> UserError:
-    """The error for an unknown name: one sentence with the nearest known names."""
+def nearest(name: str, known: Iterable[str], what: str, also: Iterable[str] = ()) -> UserError:
+    """The error for an unknown name: one sentence with the nearest known names, or with the first of them where none is near. ``also``
+    are names that may be meant too, but are too many to list."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*known, *also], n=3, cutoff=0.5)
     more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:MOST_NAMES])}{more}."
     return UserError(f"Unknown {what} '{name}': {hint}")

@@ -73,7 +73,7 @@ def _of_name(text: str, size: str | None) -> ModelDescription:
         return _built(f"{text} {wanted}", text, wanted, text, preset.hub_id, preset.config)
     found = names.find(text)
     if found is None:
-        problem = nearest(text, names.known(), "model")
+        problem = nearest(text, classes, "model", also=names.known())
         raise UserError(f"{str(problem).rstrip('.?')}; or give a config.json or an ONNX file.")
     if size not in (None, found.size):
         raise UserError(f"'{text}' has a size of its own; leave the size out.")
