@@ -73,8 +73,30 @@ def test_a_precision_may_be_written_as_people_write_it(name: Any, bits: int):
 def test_precision_follows_the_platform():
     """WebGPU has float16 and no int8 products; wasm the other way round."""
     assert checked({"precision": 16}, platform="webgpu").config.precision == 16
-    assert found({"precision": 8}, "precision_of_engine", platform="webgpu").corrected_to == 16
+    assert found({"precision": 8}, "precision_of_engine", name="bert", platform="webgpu").corrected_to == 16
     assert checked({"precision": 8}, platform="wasm").config.precision == 8
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_low_bit_decoders_on_webgpu_are_taken_as_they_are(bits: int):
+    """The WGSL engine runs each width, with a cache of 16 bits and room for 4096 tokens where nothing else is said."""
+    result = checked({"precision": bits}, platform="webgpu")
+    assert (result.valid, result.config.precision) == (True, bits)
+    assert (result.config.kv_cache_bits, result.config.context_length) == (16, 4096)
+    asked = checked({"precision": bits, "kv_cache_bits": 2, "context_length": 64}, platform="webgpu")
+    assert (asked.valid, asked.config.kv_cache_bits, asked.config.context_length) == (True, 2, 64)
+
+
+def test_rules_of_the_wgsl_engine():
+    """A cache width that there is not, a batch, a workgroup; 2 bits of another class, and 2 bits where any platform would do."""
+    assert found({"precision": 2, "kv_cache_bits": 5}, "kv_cache_of_engine", platform="webgpu").corrected_to == 8
+    batch = found({"precision": 2, "batch_size": 4}, "batch_of_engine", platform="webgpu")
+    assert (batch.corrected_to, batch.severity) == (1, "warning")
+    assert "wgsl" in found({"precision": 2, "workgroup_size": 64}, "workgroup_of_engine", platform="webgpu").message
+    assert "has no 2-bit weights" in found({"precision": 2}, "precision_of_engine", name="bert", platform="webgpu").message
+    assert checked({"precision": 2}, platform="auto").valid
+    with pytest.raises(ConfigurationError, match="kv_cache_bits is one of 2, 3, 4, 8, 16, 32, not 'few'"):
+        checked({"precision": 2, "kv_cache_bits": "few"}, platform="webgpu")
 
 
 def test_what_has_no_effect_is_a_warning():
