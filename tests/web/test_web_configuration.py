@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_models import build
 
 from ipfs_accelerate_py.web.configuration import Finding, Validation
 from ipfs_accelerate_py.web.configuration_rules import validate
@@ -132,3 +134,13 @@ def test_what_cannot_be_corrected_is_refused_by_name(asked: dict[str, Any], rule
     assert raised.value.details["rule"] == rule
     assert raised.value.severity == "fatal"
     assert raised.value.to_dict()["error"] == "ConfigurationError"
+
+
+def test_a_mistral_folder_with_a_short_window_is_a_decoder(tmp_path: Path):
+    """Saved by transformers: the WGSL engine takes its low widths on WebGPU, other engines the rest; its window is its context."""
+    build("mistral").save_pretrained(tmp_path)
+    model = WebModel(str(tmp_path), "text")
+    assert model.precisions("webgpu") == ("float32", "float16", "int8", "int4", "int3", "int2")
+    assert model.engines("auto", "int4") == ("onnxruntime-web", "wgsl")
+    assert (model.engine("webgpu", "int4"), model.engine("webgpu", "float16")) == ("wgsl", "onnxruntime-web")
+    assert model.longest() == 40

@@ -15,6 +15,7 @@ from .errors import ModelError, WebRuntimeError
 from .resumed import ResumableAnswer
 from .runner import Opened
 from .served_model import Run
+from .web_model import ENGINE
 
 if TYPE_CHECKING:
     from .platform import UnifiedWebPlatform
@@ -220,7 +221,8 @@ def feature_usage(platform: UnifiedWebPlatform) -> dict[str, Any]:
         "compute_shaders": webgpu,
         "adapter_features": device.get("features_used", []),
         "shader_precompilation": webgpu and platform.config.use_shader_precompilation,
-        "parallel_loading": platform.config.enable_parallel_loading and opened.live is not None,
+        # The WGSL engine compiles while its files come, one after the other.
+        "parallel_loading": platform.config.enable_parallel_loading and opened.served.engine == ENGINE,
         "kv_cache": platform.model.generates,
         "kv_cache_bits": opened.served.kv_cache_bits,
         "context_length": opened.served.context_length,

@@ -185,7 +185,7 @@ class WebModel:
             return None
         if bits in (2, 3):
             return f"{ENGINE} has no {bits}-bit weights."
-        asked = workload(self.reference, precision=precision)
+        asked = workload(self.reference, sequence_length=1, new_tokens=1, precision=precision)
         return platform(platform_name).unsupported(asked, ENGINE)
 
     def precisions(self, platform_name: str) -> tuple[str, ...]:
