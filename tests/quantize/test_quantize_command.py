@@ -13,7 +13,7 @@ import pytest
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ipfs_accelerate_py.cli", "quantize", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_a_folder_with_a_text_and_its_quality(model_folder: Path, text_file: Path, tmp_path: Path) -> None:

@@ -283,21 +283,25 @@ def test_the_console_asks_and_is_refused(opened, url: str, file: str):
     assert 'ipfs-accelerate query "SELECT' in opened(f"{file}#view=sql").text_content("#view")
 
 
-def test_a_recommendation_is_asked_and_linked(opened, url: str, file: str):
+def test_a_recommendation_is_asked_and_linked(opened, tmp_path: Path):
     """Ranked candidates with reasons and a figure; the question is in the address; a misspelled model is a sentence."""
-    page = opened(f"{url}#view=recommend", expect_errors=True)
-    page.fill("[name=model]", "bert")
-    page.select_option("[name=objective]", "memory")
-    page.click(".ask button")
-    page.wait_for_selector("#recommended .xy")
-    assert page.locator("#recommended tbody tr").count() > 3
-    again = opened(page.url)
-    again.wait_for_selector("#recommended .xy")
-    assert again.locator("#recommended tbody").inner_text() == page.locator("#recommended tbody").inner_text()
-    page.fill("[name=model]", "brt")
-    page.click(".ask button")
-    page.locator("#recommended [role=alert]", has_text="did you mean").wait_for()
-    assert "ipfs-accelerate recommend" in opened(f"{file}#view=recommend").text_content("#view")
+    path = tmp_path / "s.duckdb"
+    dashboard_stores.add(path, [fixture.launch(fixture.spec_of("bert", "torch"), index, 20.0) for index in range(4)])
+    alone = write(path, tmp_path / "page.html").as_uri()
+    with serving(path) as url:
+        page = opened(f"{url}#view=recommend", expect_errors=True)
+        page.fill("[name=model]", "bert")
+        page.select_option("[name=objective]", "memory")
+        page.click(".ask button")
+        page.wait_for_selector("#recommended .xy")
+        assert page.locator("#recommended tbody tr").count() > 3
+        again = opened(page.url, expect_errors=True)  # the server ends before its pages
+        again.wait_for_selector("#recommended .xy")
+        assert again.locator("#recommended tbody").inner_text() == page.locator("#recommended tbody").inner_text()
+        page.fill("[name=model]", "brt")
+        page.click(".ask button")
+        page.locator("#recommended [role=alert]", has_text="did you mean").wait_for()
+    assert "ipfs-accelerate recommend" in opened(f"{alone}#view=recommend").text_content("#view")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

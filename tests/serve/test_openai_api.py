@@ -13,8 +13,8 @@ import numpy as np
 import openai
 import pytest
 import torch
-from conftest import MakeService, running
 from openai import OpenAI
+from running_server import MakeService, running
 from torch_engine import VOCABULARY, TorchEngine, decoder, reference, text_of
 
 from ipfs_accelerate_py.errors import UserError

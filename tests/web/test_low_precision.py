@@ -42,6 +42,12 @@ print(f"Extended context: {config['context_extension_factor']}x longer context")
 """
 
 
+@pytest.fixture(autouse=True)
+def without_chrome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Chrome is installed it would compile a 7B model's pipelines in every test; one test asks a browser on purpose."""
+    monkeypatch.setenv("IPFS_ACCELERATE_BROWSER_CHROME", str(tmp_path / "none"))
+
+
 def config_of(name: str, **more: Any) -> dict[str, Any]:
     return setup_ultra_low_precision(name, **more)["ultra_low_precision"]
 
@@ -79,9 +85,8 @@ def test_nothing_is_a_constant() -> None:
     assert set(models[0]["layers"].values()) != {2}
 
 
-def test_what_cannot_be_had_is_none_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_had_is_none_with_its_reason() -> None:
     """No trained weights of a shape, and no pipelines without a browser."""
-    monkeypatch.setenv("IPFS_ACCELERATE_BROWSER_CHROME", str(tmp_path / "none"))
     result = setup_ultra_low_precision("llama-7b", browser="chrome")
     found = result["ultra_low_precision"]
     assert found["quality"] is None
@@ -94,7 +99,7 @@ def test_what_cannot_be_had_is_none_with_its_reason(tmp_path: Path, monkeypatch:
 
 def test_pipelines_are_compiled_by_a_browser() -> None:
     """Every kernel that a decoder needs, each timed, for a plan with two widths; the adapter that did it is named."""
-    browser = next((key for key, found in find_browsers().items() if found and getattr(found, "kind", "") == "chromium"), None)
+    browser = next((key for key, found in find_browsers().items() if getattr(found, "kind", "") == "chromium"), None)
     if browser is None:
         pytest.skip("no browser of the Chromium kind is installed")
     result = setup_ultra_low_precision("llama-small", precision_bits=4, browser=browser)
