@@ -333,11 +333,13 @@ export interface Evict {
 export interface LoadLanguageModel {
   type: "LoadLanguageModel";
   id: number;
+  model: string;
   decoder: DecoderSpec;
   engine: EngineSpec;
   files: readonly FileSpec[];
   matrices: readonly MatrixSpec[];
   vectors: readonly VectorSpec[];
+  folder: string;
   power_preference: "low-power" | "high-performance" | null;
   software_adapter: boolean;
 }
@@ -345,17 +347,20 @@ export interface LoadLanguageModel {
 export interface LoadWeights {
   type: "LoadWeights";
   id: number;
+  model: string;
   file: string;
 }
 
 export interface CompileLanguageModel {
   type: "CompileLanguageModel";
   id: number;
+  model: string;
 }
 
 export interface GenerateTokens {
   type: "GenerateTokens";
   id: number;
+  model: string;
   prompt: readonly number[];
   max_new_tokens: number;
   sampling: SamplingSpec;
@@ -365,22 +370,26 @@ export interface GenerateTokens {
 export interface NextTokens {
   type: "NextTokens";
   id: number;
+  model: string;
 }
 
 export interface CancelTokens {
   type: "CancelTokens";
   id: number;
+  model: string;
 }
 
 export interface TruncateCache {
   type: "TruncateCache";
   id: number;
+  model: string;
   length: number;
 }
 
 export interface ComputeLogits {
   type: "ComputeLogits";
   id: number;
+  model: string;
   tokens: readonly number[];
   path: "prefill" | "decode";
 }
@@ -388,11 +397,19 @@ export interface ComputeLogits {
 export interface InspectLanguageModel {
   type: "InspectLanguageModel";
   id: number;
+  model: string;
+}
+
+export interface CloseLanguageModel {
+  type: "CloseLanguageModel";
+  id: number;
+  model: string;
 }
 
 export interface TimeCopies {
   type: "TimeCopies";
   id: number;
+  model: string;
   bytes: number;
   repeats: number;
 }
@@ -400,6 +417,7 @@ export interface TimeCopies {
 export interface RunKernel {
   type: "RunKernel";
   id: number;
+  model: string;
   kernel: string;
   constants: Record<string, number | string>;
   workgroups: readonly number[];
@@ -442,6 +460,7 @@ export interface TokenBatch {
   type: "TokenBatch";
   id: number;
   tokens: readonly number[];
+  token_ns: readonly number[];
   logprobs: readonly number[];
   reason: string;
 }
@@ -504,9 +523,9 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | TimeCopies | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,9 +107,20 @@ def test_pipelines_are_compiled_by_a_browser() -> None:
     assert compiled["pipelines"] == len(compiled["per_pipeline"]) > 10, compiled["reason"]
     kernels = {entry["kernel"] for entry in compiled["per_pipeline"]}
     assert {"matvec", "attention_decode", "fold", "embed"} <= kernels
-    assert all(entry["cold_ms"] > 0 for entry in compiled["per_pipeline"])
+    assert all(entry["cold_ms"] > 0 and entry["cached_ms"] > 0 for entry in compiled["per_pipeline"])
+    assert compiled["load_ms_cold"] > 0
+    assert compiled["load_ms_cached"] > 0
     assert compiled["adapter"]
     assert result["ultra_low_precision"]["provenance"]["precompilation"] == "measured"
+
+
+def test_shapes_that_do_not_fit_this_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 50 MB free the zeros of Llama-2-7B's shapes are not even written; both numbers are told."""
+    monkeypatch.setattr("ipfs_accelerate_py.web.precompilation.find_browser", None)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=50_000_000))
+    compiled = setup_ultra_low_precision("llama-7b")["precompilation"]
+    assert compiled["pipelines"] is None
+    assert re.search(r"need 0\.[1-9] GB while they load, and 0\.1 GB are free", compiled["reason"]), compiled["reason"]
 
 
 def test_one_layer_of_each_combination_stands_for_all() -> None:

@@ -71,6 +71,17 @@ def test_a_precision_that_the_next_engine_lacks_is_changed_with_it():
     assert (step.before, step.after) == ("webgpu float16", "webnn float32")
 
 
+def test_weights_of_few_bits_move_to_the_next_width_of_the_next_engine():
+    """int2 becomes int4 on wasm, not float32; and no failure of memory leads to 3 or 2 bits unasked."""
+    plan, step = after(
+        "fallback", "unsupported", Plan("webgpu", "chromium", "int2", 8), missing=lambda name: "no" * (name == "webnn")
+    )
+    assert (plan.platform, plan.precision, step.before) == ("wasm", "int4", "webgpu int2")
+    usable = {**PRECISIONS, "webgpu": ("float32", "int4", "int3", "int2")}
+    step = after("auto", "out_of_memory", Plan("webgpu", "chromium", "int4", 1), precisions=usable.__getitem__)
+    assert step[1].action == "platform"
+
+
 def test_memory_gives_way_in_order_batch_precision_context_engine():
     """Each step is the smallest that helps; a retry would not."""
     plan, actions = Plan("webgpu", "chromium", "float32", 4, 512), []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_models import build
 
 from ipfs_accelerate_py.web.configuration import Finding, Validation
 from ipfs_accelerate_py.web.configuration_rules import validate
@@ -73,8 +75,30 @@ def test_a_precision_may_be_written_as_people_write_it(name: Any, bits: int):
 def test_precision_follows_the_platform():
     """WebGPU has float16 and no int8 products; wasm the other way round."""
     assert checked({"precision": 16}, platform="webgpu").config.precision == 16
-    assert found({"precision": 8}, "precision_of_engine", platform="webgpu").corrected_to == 16
+    assert found({"precision": 8}, "precision_of_engine", name="bert", platform="webgpu").corrected_to == 16
     assert checked({"precision": 8}, platform="wasm").config.precision == 8
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_low_bit_decoders_on_webgpu_are_taken_as_they_are(bits: int):
+    """The WGSL engine runs each width, with a cache of 16 bits and room for 4096 tokens where nothing else is said."""
+    result = checked({"precision": bits}, platform="webgpu")
+    assert (result.valid, result.config.precision) == (True, bits)
+    assert (result.config.kv_cache_bits, result.config.context_length) == (16, 4096)
+    asked = checked({"precision": bits, "kv_cache_bits": 2, "context_length": 64}, platform="webgpu")
+    assert (asked.valid, asked.config.kv_cache_bits, asked.config.context_length) == (True, 2, 64)
+
+
+def test_rules_of_the_wgsl_engine():
+    """A cache width that there is not, a batch, a workgroup; 2 bits of another class, and 2 bits where any platform would do."""
+    assert found({"precision": 2, "kv_cache_bits": 5}, "kv_cache_of_engine", platform="webgpu").corrected_to == 8
+    batch = found({"precision": 2, "batch_size": 4}, "batch_of_engine", platform="webgpu")
+    assert (batch.corrected_to, batch.severity) == (1, "warning")
+    assert "wgsl" in found({"precision": 2, "workgroup_size": 64}, "workgroup_of_engine", platform="webgpu").message
+    assert "has no 2-bit weights" in found({"precision": 2}, "precision_of_engine", name="bert", platform="webgpu").message
+    assert checked({"precision": 2}, platform="auto").valid
+    with pytest.raises(ConfigurationError, match="kv_cache_bits is one of 2, 3, 4, 8, 16, 32, not 'few'"):
+        checked({"precision": 2, "kv_cache_bits": "few"}, platform="webgpu")
 
 
 def test_what_has_no_effect_is_a_warning():
@@ -110,3 +134,13 @@ def test_what_cannot_be_corrected_is_refused_by_name(asked: dict[str, Any], rule
     assert raised.value.details["rule"] == rule
     assert raised.value.severity == "fatal"
     assert raised.value.to_dict()["error"] == "ConfigurationError"
+
+
+def test_a_mistral_folder_with_a_short_window_is_a_decoder(tmp_path: Path):
+    """Saved by transformers: the WGSL engine takes its low widths on WebGPU, other engines the rest; its window is its context."""
+    build("mistral").save_pretrained(tmp_path)
+    model = WebModel(str(tmp_path), "text")
+    assert model.precisions("webgpu") == ("float32", "float16", "int8", "int4", "int3", "int2")
+    assert model.engines("auto", "int4") == ("onnxruntime-web", "wgsl")
+    assert (model.engine("webgpu", "int4"), model.engine("webgpu", "float16")) == ("wgsl", "onnxruntime-web")
+    assert model.longest() == 40

@@ -16,7 +16,7 @@ COMMON = {"vocab_size": 32000, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_
 
 class Llama(CausalModel):
     name = "llama"
-    transformers_model_types = ("llama",)
+    transformers_model_types = ("llama", "mistral")  # the same layers; a window of attention is the difference
     sizes: ClassVar[Mapping[str, Size]] = {
         "tiny": Size(
             None,
@@ -76,6 +76,7 @@ class Llama(CausalModel):
         return LlamaConfig(**arguments)
 
     def build(self, config: Any) -> PreTrainedModel:
-        from transformers import LlamaForCausalLM
+        from transformers import LlamaForCausalLM, MistralForCausalLM
 
-        return LlamaForCausalLM(config).eval()
+        kind = MistralForCausalLM if config.model_type == "mistral" else LlamaForCausalLM
+        return kind(config).eval()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from ..errors import UserError
 from ..models.processing.processor import Processor
 from ..models.processing.text import load_tokenizer
 from ..models.registry import resolve
-from ..paths import cache_folder
 from ..quantize import stored
-from ..quantize.folder import Progress, Request, quantize_folder
+from ..quantize.cached import GROUP_SIZE, cached_folder
+from ..quantize.folder import Progress, Request
 from ..quantize.sources import open_source
 from ..web.browsers import Browser
 from ..web.language_model import LanguageModel
@@ -35,7 +33,7 @@ class Options:
     """``bits`` and ``group_size`` of weights that are made now; a folder of low-bit weights has its own. ``context`` in tokens."""
 
     bits: int | None = None
-    group_size: int = 64
+    group_size: int = GROUP_SIZE
     key_bits: int = 16
     value_bits: int = 16
     context: int | None = None
@@ -57,10 +55,7 @@ def quantized_folder(model: str, options: Options, on_progress: OnProgress = lam
         return path
     source = open_source(resolve(model, options.size, options.weights))
     request = Request(origin=source.origin, bits=options.bits or 4, group_size=options.group_size, solver="rtn")
-    asked = json.dumps([asdict(request), dict(source.config)], sort_keys=True, default=str)
-    folder = cache_folder() / "quantized" / hashlib.sha256(asked.encode()).hexdigest()[:24]
-    quantize_folder(source, request, folder, on_progress=on_progress)
-    return folder
+    return cached_folder(source, request, on_progress)
 
 
 def open_service(

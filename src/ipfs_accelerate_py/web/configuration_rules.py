@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from .configuration import Configuration, Finding, Validation
 from .errors import ConfigurationError
-from .web_model import BITS, ENGINE, WebModel
+from .language_model import BITS as CACHE_BITS
+from .web_model import BITS, ENGINE, WGSL, WebModel
 
 PRECISION_BITS = (2, 3, 4, 8, 16, 32)
 RECOVERIES = ("auto", "fallback", "retry", "abort")
 LARGEST_BATCH = 1024
 # Of WebGPU's default limits, which every adapter has (https://www.w3.org/TR/webgpu/#limits).
 LARGEST_WORKGROUP = 256
+WGSL_CONTEXT = 4096  # tokens that the WGSL engine makes room for where nothing is said
 
 
 def validate(
@@ -81,16 +83,19 @@ class Checked:
     def of_model(self, model: WebModel, platform: str) -> None:
         """Rules that need to know what runs, and where."""
         self._precision_of_engine(model, platform)
-        self._cache_of_engine(model)
+        bits = self.values["precision"]
+        engines = model.engines(platform, bits and BITS[bits])
+        self._cache_of_engine(model, engines)
+        self._rows_of_engine(engines)
         if self.values.get("use_model_sharding"):
-            why = f"A model is not split over several tabs by {ENGINE}; it runs in one page."
+            why = "A model is not split over several tabs; it runs in one page."
             self.correct("sharding_unavailable", "use_model_sharding", False, why)
         if self.values.get("workgroup_size") is not None:
             self.correct(
                 "workgroup_of_engine",
                 "workgroup_size",
                 None,
-                f"{ENGINE} chooses the workgroups of its kernels itself: workgroup_size has no effect.",
+                f"{' or '.join(engines)} chooses the workgroups of its kernels itself: workgroup_size has no effect.",
                 "warning",
             )
         for key in ("context_length", "max_new_tokens"):
@@ -122,7 +127,8 @@ class Checked:
                 "mixed_precision",
                 "precision",
                 widest,
-                f"{ENGINE} runs all layers at one precision: the widest that was asked for, {widest} bit.",
+                "All layers get one precision here (a folder that 'ipfs-accelerate quantize --budget' made has its own): the widest that "
+                f"was asked for, {widest} bit.",
             )
         elif value in (None, "auto"):
             self.values["precision"] = None
@@ -187,24 +193,29 @@ class Checked:
 
     def _precision_of_engine(self, model: WebModel, platform: str) -> None:
         bits = self.values["precision"]
+        if model.low_bit and platform not in ("webgpu", "auto"):
+            why = model.unsupported(platform, BITS[32])
+            raise _uncorrectable(
+                "platform_of_folder", str(why), "Set platform='webgpu', or name the folder of the float weights."
+            )
         if bits is None:
+            self.values["precision"] = model.low_bit_bits
             return
         usable = sorted(width for width, name in BITS.items() if name in model.precisions(platform))
         if bits in usable:
             return
         wider = next((width for width in usable if width > bits), usable[-1])
-        reason = (
-            model.unsupported(platform, BITS[bits])
-            if bits in BITS and platform != "auto"
-            else f"{ENGINE} has no {bits}-bit weights."
-        )
+        reason = model.unsupported(platform, BITS[bits]) if platform != "auto" else model.unsupported("webgpu", BITS[bits])
         self.correct("precision_of_engine", "precision", wider, f"{reason} {wider} bit was taken.")
 
-    def _cache_of_engine(self, model: WebModel) -> None:
+    def _cache_of_engine(self, model: WebModel, engines: tuple[str, ...]) -> None:
         if not model.generates:
             return
         if not self.values.get("use_kv_cache", True):
             self.correct("kv_cache_needed", "use_kv_cache", True, "The exported decoders always keep a key-value cache.")
+        if WGSL in engines:
+            self._cache_of_wgsl()
+            return
         held = 16 if self.values["precision"] == 16 else 32
         if "kv_cache_bits" in self.values and self.values["kv_cache_bits"] != held:
             self.correct(
@@ -214,6 +225,27 @@ class Checked:
                 f"{ENGINE} keeps its cache at the precision of its arithmetic, {held} bit.",
             )
         self.values["kv_cache_bits"] = held
+
+    def _cache_of_wgsl(self) -> None:
+        """Its cache has the width and the length that are asked for; other engines that may run the model have their own."""
+        self.values.setdefault("context_length", WGSL_CONTEXT)
+        asked = self.values.setdefault("kv_cache_bits", 16)
+        if asked in CACHE_BITS and not isinstance(asked, bool):
+            return
+        number = _number(asked)
+        if number is None:
+            raise _uncorrectable("kv_cache_bits", f"kv_cache_bits is one of {', '.join(map(str, CACHE_BITS))}, not {asked!r}.")
+        near = next((known for known in CACHE_BITS if known >= number), CACHE_BITS[-1])
+        self.correct(
+            "kv_cache_of_engine",
+            "kv_cache_bits",
+            near,
+            f"The cache holds keys and values at {', '.join(map(str, CACHE_BITS))} bits, not {asked}: {near} was taken.",
+        )
+
+    def _rows_of_engine(self, engines: tuple[str, ...]) -> None:
+        if engines == (WGSL,) and self.values.get("batch_size", 1) > 1:
+            self.correct("batch_of_engine", "batch_size", 1, f"The {WGSL} engine takes one prompt after the other.", "warning")
 
 
 def _bits(value: Any, what: str) -> int:

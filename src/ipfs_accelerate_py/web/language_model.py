@@ -8,10 +8,10 @@ with LanguageModel("auto", folder, key_bits=4, value_bits=2) as model:
 
 from __future__ import annotations
 
+import itertools
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ BITS = (2, 3, 4, 8, 16, 32)
 # The order in which "auto" looks: browsers whose WebGPU has subgroups first.
 AUTO = ("chrome", "chromium", "edge", "chromium-headless-shell", "firefox")
 LIMIT_S = 600.0
+_names = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token; ``logprob`` (natural logarithm) where it was asked for."""
+    """A generated token; ``logprob`` (natural logarithm) where it was asked for. ``ns`` from the answer's start, by the page's clock:
+    tokens that were read back together share it."""
 
     id: int
     logprob: float | None = None
+    ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class LanguageModel:
     ``key_bits`` and ``value_bits``: 2, 3, 4, 8, 16 or 32 bits for the cache; ``recent_tokens`` of it stay float where they are quantised.
     ``context_length``: tokens of prompt and answer together; by default the model's own, at most 4096. ``activations="int8"`` multiplies
     quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed. ``subgroups=False`` keeps to
-    the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16.
+    the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16. A ``page``
+    that is open already is used in place of a browser of its own, beside the models in it. ``limit_s`` is for each step in the page.
 
     Raises UserError, UnavailableError or LaunchError.
     """
@@ -105,6 +109,8 @@ class LanguageModel:
         attention_workgroups: int = 0,
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
+        page: Page | None = None,
+        limit_s: float = LIMIT_S,
     ) -> None:
         self.files = folder if isinstance(folder, ModelFiles) else read_folder(Path(folder))
         self.context_length = _context(self.files, context_length)
@@ -130,10 +136,16 @@ class LanguageModel:
         self.finish_reason: str | None = None
         self.reused_tokens = 0
         self._adapter = adapter
-        self._asking = threading.Lock()
-        self.browser = browser if isinstance(browser, Browser) else _browser(browser)
-        names = [file.name for file in self.files.files]
-        self._page = Page(self.browser, folder=self.files.folder, files=names, adapter=adapter, extra_flags=extra_flags)
+        self.load_ns: dict[
+            str, int
+        ] = {}  # of fetching with the copy to the device, and of waiting for pipelines; the page's clock
+        self._name, self._limit_s = f"language-model-{next(_names)}", limit_s
+        self._own_page = page is None
+        if page is None:
+            browser = browser if isinstance(browser, Browser) else _browser(browser)
+            page = Page(browser, adapter=adapter, extra_flags=extra_flags)
+        self.browser, self._page = page.browser, page
+        self._folder = page.bridge.site.share(self.files.folder, [file.name for file in self.files.files])
 
     def __enter__(self) -> LanguageModel:
         return self
@@ -152,16 +164,19 @@ class LanguageModel:
             files=self.files.files,
             matrices=self.files.matrices,
             vectors=self.files.vectors,
+            folder=self._folder,
             power_preference="high-performance" if self._adapter != "software" else None,
             software_adapter=self._adapter == "software",
         )
         self._ask(message, protocol.Facts, "load")
         total, done = sum(file.bytes for file in self.files.files), 0
+        fetch_ns = 0
         for file in self.files.files:
-            self._ask(protocol.LoadWeights(file=file.name), protocol.Timed, "loading weights")
+            fetch_ns += self._ask(protocol.LoadWeights(file=file.name), protocol.Timed, "loading weights")[0].ns
             done += file.bytes
             on_progress(LoadProgress("weights", file.name, done, total))
         facts, _ = self._ask(protocol.CompileLanguageModel(), protocol.Facts, "compile")
+        self.load_ns = {"fetch": fetch_ns, "compile": facts.facts.pop("waited_ns")}
         on_progress(LoadProgress("compile", "", total, total))
         return facts.facts
 
@@ -204,7 +219,8 @@ class LanguageModel:
                 batch, _ = self._ask(protocol.NextTokens(), protocol.TokenBatch, "generation")
                 self.finish_reason = batch.reason or None
                 logprobs = batch.logprobs or [None] * len(batch.tokens)
-                yield from (Token(int(token), logprob) for token, logprob in zip(batch.tokens, logprobs, strict=True))
+                known = zip(batch.tokens, logprobs, batch.token_ns, strict=True)
+                yield from (Token(int(token), logprob, ns) for token, logprob, ns in known)
         except LaunchError:
             self.finish_reason = "failed"
             raise
@@ -264,10 +280,16 @@ class LanguageModel:
         return self._page.process.process_ids()
 
     def close(self) -> None:
-        self._page.close()
+        """Free the model; its page is closed with it where it has one of its own."""
+        if self._own_page:
+            self._page.close()
+            return
+        self._page.bridge.site.withdraw(self._folder)
+        if self._page.bridge.broken is None:
+            self._ask(protocol.CloseLanguageModel(), protocol.Done, "closing")
 
-    def _ask(self, message: protocol.Message, kind: Any, phase: str) -> Any:
-        return self._page.ask(message, kind, phase, LIMIT_S)
+    def _ask(self, message: protocol.LanguageModelMessage, kind: Any, phase: str) -> Any:
+        return self._page.ask(replace(message, model=self._name), kind, phase, self._limit_s)
 
     def _tokens(self, ids: Sequence[int], what: str) -> tuple[int, ...]:
         tokens = tuple(int(token) for token in ids)

@@ -39,9 +39,14 @@ def check_adapter(folder: Path, graphs: Mapping[str, Graph], limits: Mapping[str
 
 def check_threshold(graphs: Mapping[str, Graph], threshold_mb: float | None, precision: str) -> None:
     """Raises TooLargeError where the weights alone are above ``memory_threshold_mb``."""
-    size = sum(graph.bytes for graph in graphs.values()) / MB
+    check_size({name: graph.bytes for name, graph in graphs.items()}, threshold_mb, precision)
+
+
+def check_size(component_bytes: Mapping[str, int], threshold_mb: float | None, precision: str) -> None:
+    """``check_threshold`` by the bytes of each component."""
+    size = sum(component_bytes.values()) / MB
     if threshold_mb is not None and size > threshold_mb:
-        parts = " + ".join(f"{name} {graph.bytes / MB:,.1f} MB" for name, graph in graphs.items())
+        parts = " + ".join(f"{name} {each / MB:,.1f} MB" for name, each in component_bytes.items())
         raise TooLargeError(
             f"At {precision} the weights are {parts} = {size:,.1f} MB, above memory_threshold_mb = {threshold_mb:,g}."
         )

@@ -12,7 +12,6 @@ from ..graph.names import find, known
 from ..models.causal import longest_sequence
 from ..models.loading import read_config
 from ..models.registry import model_classes
-from ..paths import cache_folder
 from ..platforms.extras import load_extra
 from ..quantize import architecture
 from ..quantize.formats import Format
@@ -149,17 +148,17 @@ def _cache_facts(config: Mapping[str, Any], cache: CacheFormat) -> dict[str, Any
 def _measured(folder: Path, form: Format, budget: float | None) -> tuple[Plan, dict[str, Any]]:
     """Quantise the folder's weights, with a search, into the cache folder; the plan and the quality that they then have."""
     from ..models.registry import resolve
-    from ..quantize.folder import Request, quantize_folder
+    from ..quantize.cached import cached_folder
+    from ..quantize.folder import Request
     from ..quantize.quality import logit_cosine
     from ..quantize.sources import open_source
-    from ..quantize.stored import QuantizedFolder
+    from ..quantize.stored import QuantizedFolder, read_manifest
 
     load_extra("torch", "torch")
     source = open_source(resolve(str(folder)))
     request = Request(source.origin, form.bits, form.group_size, "rtn", budget)
-    name = f"{source.origin.replace(':', '-')}-{form.bits}-bit-{'uniform' if budget is None else f'{budget:.4g}'}"
-    output = cache_folder() / "low-bit" / name
-    manifest = quantize_folder(source, request, output)
+    output = cached_folder(source, request)
+    manifest = read_manifest(output)
     plan = Plan(
         {key: Format(bits, form.group_size) for key, bits in manifest["plan"]["bits"].items()}, manifest["plan"]["sensitivity"]
     )

@@ -77,6 +77,14 @@ class UnifiedWebPlatform:
 
         self._validation, self.model = validate(asked, named, platform)
         self.config = self._validation.config
+        if self.model.only_on_webgpu(self.config.precision):
+            if web_api_mode == "simulation":
+                raise ConfigurationError(
+                    f"A simulation runs onnxruntime, which has no weights like these: {self.config.precision} bit.",
+                    details={"rule": "simulation"},
+                    recovery_actions=("Leave web_api_mode out, or set precision to 4, 8 or 32.",),
+                )
+            platform = "webgpu"
         self.timeout_s = float(timeout_s)
         self.metrics = Metrics()
         self._own_host = share_with is None

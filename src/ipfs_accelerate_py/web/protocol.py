@@ -230,32 +230,41 @@ class LoseDevice(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadLanguageModel(Message):
-    """Get a device, make the buffers and begin to compile. Answer: Facts."""
+class LanguageModelMessage(Message):
+    """``model`` is the name that Python gave one of the page's language models."""
+
+    model: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadLanguageModel(LanguageModelMessage):
+    """Get a device, make the buffers and begin to compile. ``folder`` is what the files' address has between ``model/`` and their name.
+    Answer: Facts."""
 
     decoder: DecoderSpec
     engine: EngineSpec
     files: tuple[FileSpec, ...]
     matrices: tuple[MatrixSpec, ...]
     vectors: tuple[VectorSpec, ...]
+    folder: str
     power_preference: Literal["low-power", "high-performance"] | None
     software_adapter: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadWeights(Message):
+class LoadWeights(LanguageModelMessage):
     """Fetch one file, check it, and upload what it holds. Answer: Timed."""
 
     file: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileLanguageModel(Message):
-    """Wait for the pipelines and make the rest. Answer: Facts."""
+class CompileLanguageModel(LanguageModelMessage):
+    """Wait for the pipelines and make the rest. Answer: Facts, with ``waited_ns``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateTokens(Message):
+class GenerateTokens(LanguageModelMessage):
     """Begin to answer ``prompt``; what the cache already holds of it is not computed again. ``stop``: sequences of tokens that end the
     answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed."""
 
@@ -266,24 +275,24 @@ class GenerateTokens(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextTokens(Message):
+class NextTokens(LanguageModelMessage):
     """Tokens since the last NextTokens, as soon as there is one. Answer: TokenBatch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CancelTokens(Message):
+class CancelTokens(LanguageModelMessage):
     """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TruncateCache(Message):
+class TruncateCache(LanguageModelMessage):
     """Forget what comes after ``length`` tokens. Answer: Facts with ``length``, which is less where a quantised group had to go whole."""
 
     length: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeLogits(Message):
+class ComputeLogits(LanguageModelMessage):
     """Logits float32 [tokens, vocabulary] of every position of ``tokens``, after the cache was emptied; ``path`` says by which kernels.
     Answer: Facts with the tensor ``logits``."""
 
@@ -292,12 +301,17 @@ class ComputeLogits(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectLanguageModel(Message):
+class InspectLanguageModel(LanguageModelMessage):
     """Bytes by use, pipelines, speed of the last answer. Answer: Facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeCopies(Message):
+class CloseLanguageModel(LanguageModelMessage):
+    """Free the model's buffers and its device. Answer: Done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCopies(LanguageModelMessage):
     """Copy one buffer of ``bytes`` to another ``repeats`` times in one submit: the floor of a benchmark. Answer: Timed, until the device
     is done."""
 
@@ -306,7 +320,7 @@ class TimeCopies(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunKernel(Message):
+class RunKernel(LanguageModelMessage):
     """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
     ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
 
@@ -463,9 +477,11 @@ class Sampled(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBatch(Message):
-    """``logprobs`` is empty unless asked for. ``reason``, once finished: stop, length, context or cancelled; otherwise empty."""
+    """``token_ns`` is the time from the answer's start at which each token was known; ``logprobs`` is empty unless asked for. ``reason``,
+    once finished: stop, length, context or cancelled; otherwise empty."""
 
     tokens: tuple[int, ...]
+    token_ns: tuple[int, ...]
     logprobs: tuple[float, ...]
     reason: str
 
@@ -506,6 +522,7 @@ LANGUAGE_MODEL_REQUESTS = (
     TruncateCache,
     ComputeLogits,
     InspectLanguageModel,
+    CloseLanguageModel,
     TimeCopies,
     RunKernel,
 )

@@ -24,6 +24,8 @@ RETRIES = {"abort": 0, "retry": 3, "fallback": 0, "auto": 1}
 BACKOFF_S = (0.1, 0.5, 2.0)
 NEVER_RETRIED = ("unsupported", "out_of_memory")
 LEAST_CONTEXT = 128
+NEVER_UNASKED = ("int3", "int2")  # lose too much to be a way out of a failure
+WIDEST_FIRST = ("float32", "float16", "int8", "int4", "int3", "int2")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Recovery:
             return replace(plan, batch_size=half), Degradation("batch_size", plan.batch_size, half, why)
         usable = options.precisions(plan.platform)
         narrower = usable[usable.index(plan.precision) + 1 :] if plan.precision in usable else ()
+        narrower = tuple(name for name in narrower if name not in NEVER_UNASKED)
         if narrower:
             return replace(plan, precision=narrower[0]), Degradation("precision", plan.precision, narrower[0], why)
         if options.generates and plan.context_length is not None and plan.context_length > LEAST_CONTEXT:
@@ -132,7 +135,7 @@ class Recovery:
             if missing := options.missing(platform) or (None if usable else "it runs this model at no precision"):
                 why += f" ({platform} was passed over: {missing})"
                 continue
-            precision = plan.precision if plan.precision in usable else usable[0]
+            precision = _nearest(plan.precision, usable)
             step = replace(plan, platform=platform, precision=precision)
             if self.breaker.open_for_s(step):
                 continue
@@ -146,3 +149,9 @@ class Recovery:
             if not self.breaker.open_for_s(step):
                 return step, Degradation("browser", plan.browser, browser, why)
         return None
+
+
+def _nearest(precision: str, usable: tuple[str, ...]) -> str:
+    """The narrowest of ``usable`` that is no narrower than ``precision``, or else the widest; they come widest first."""
+    wide_enough = [name for name in usable if WIDEST_FIRST.index(name) <= WIDEST_FIRST.index(precision)]
+    return wide_enough[-1] if wide_enough else usable[0]

@@ -6,14 +6,16 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ModelError, WebRuntimeError
+from .resumed import ResumableAnswer
 from .runner import Opened
 from .served_model import Run
+from .web_model import ENGINE
 
 if TYPE_CHECKING:
     from .platform import UnifiedWebPlatform
@@ -61,6 +63,7 @@ def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_n
             "postprocessing_ms": (ended - ran) * 1e3,
             "total_ms": (ended - started) * 1e3,
             "tokens_per_second": tokens / (inference_ms / 1e3) if tokens else None,
+            "reused_prompt_tokens": sum(run.reused_tokens for run in runs) if wanted else None,
             "provenance": opened.served.provenance,
         },
     }
@@ -128,28 +131,40 @@ def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], want
 
 @dataclass
 class Work:
-    """One request on whatever model is open: as many passes as the plan's batch size makes of its rows."""
+    """One request on whatever model is open: as many passes as the plan's batch size makes of its rows. Called again after a recovery, it
+    goes on with what is known where the engine can, and begins anew where it cannot."""
 
     platform: UnifiedWebPlatform
     arrays: Mapping[str, np.ndarray]
     new_tokens: int | None
     on_token: Any = None
+    _answers: dict[tuple[int, str, str], ResumableAnswer] = field(default_factory=dict)  # by row, engine and precision
 
     def passes(self, opened: Opened) -> list[Run]:
-        rows, most = _rows(self.arrays), opened.plan.batch_size
+        served = opened.served
+        rows, most = _rows(self.arrays), min(opened.plan.batch_size, served.most_rows or opened.plan.batch_size)
         limit_s = 2 * self.platform.timeout_s  # one more may be before it in the page
         runs = []
         for first in range(0, rows, most):
             part = {name: array[first : first + most] for name, array in self.arrays.items()}
             if self.new_tokens is None:
-                runs.append(opened.served.infer(part, limit_s))
+                runs.append(served.infer(part, limit_s))
                 continue
             prompt, context = _prompt_tokens(self.platform, part), _context(self.platform, opened.plan.context_length)
-            new = self.new_tokens if context is None else max(1, min(self.new_tokens, context - prompt))
+            if context is not None and prompt >= context:
+                raise ModelError(
+                    f"The input has {prompt} tokens, and the context of {context} leaves none to generate: shorten it."
+                )
+            new = self.new_tokens if context is None else min(self.new_tokens, context - prompt)
             cache = -(-(prompt + new) // CACHE_STEP) * CACHE_STEP
             cache = max(prompt + new, cache if context is None else min(cache, context))
             listen = self.on_token or (lambda index, ids, ns: False)
-            runs.append(opened.served.decode(part, new, cache, limit_s, listen))
+            if served.resumes:
+                key = (first, served.engine, opened.plan.precision)
+                answer = self._answers.setdefault(key, ResumableAnswer(part["input_ids"], self.platform.model.end_tokens))
+                runs.append(answer.run(served, new, cache, limit_s, listen))
+            else:
+                runs.append(served.decode(part, new, cache, limit_s, listen))
         return runs
 
 
@@ -182,6 +197,8 @@ def metadata(platform: UnifiedWebPlatform, opened: Opened) -> dict[str, Any]:
         "browser": page.browser.key if page else opened.plan.browser,
         "browser_version": page.browser.version if page else None,
         "precision": opened.plan.precision,
+        "bits_per_weight": opened.served.bits_per_weight,
+        "kv_cache_bits": opened.served.kv_cache_bits,
         "adapter": adapter or None,
         "software_adapter": device.get("software_adapter"),
         "provenance": opened.served.provenance,
@@ -197,13 +214,18 @@ def feature_usage(platform: UnifiedWebPlatform) -> dict[str, Any]:
     webgpu = opened.plan.platform == "webgpu" and opened.live is not None
     return {
         "platform": opened.plan.platform,
+        "engine": opened.served.engine,
         "precision": opened.plan.precision,
+        "bits_per_weight": opened.served.bits_per_weight,
         "threads": opened.served.facts.get("threads"),
         "compute_shaders": webgpu,
         "adapter_features": device.get("features_used", []),
         "shader_precompilation": webgpu and platform.config.use_shader_precompilation,
-        "parallel_loading": platform.config.enable_parallel_loading and opened.live is not None,
+        # The WGSL engine compiles while its files come, one after the other.
+        "parallel_loading": platform.config.enable_parallel_loading and opened.served.engine == ENGINE,
         "kv_cache": platform.model.generates,
+        "kv_cache_bits": opened.served.kv_cache_bits,
+        "context_length": opened.served.context_length,
         "model_sharding": False,
     }
 

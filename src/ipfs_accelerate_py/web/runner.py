@@ -18,11 +18,12 @@ from .configuration import Configuration
 from .errors import ShardingError, WebPlatformError, WebRuntimeError, from_launch_error
 from .host import LivePage, PageHost, best_platform, missing
 from .limits import TooLargeError, check_adapter, check_threshold
+from .low_bit_model import LowBitModel
 from .metrics import Metrics
 from .recovery import Degradation, Options, Plan, Recovery
 from .served_model import OnProgress, OpenRequest, PageModel, ServedModel
 from .simulation import SimulatedModel
-from .web_model import WebModel
+from .web_model import WGSL, WebModel
 
 Result = TypeVar("Result")
 
@@ -164,12 +165,20 @@ class Runner:
             self._config.enable_parallel_loading,
             self._timeout_s,
             platform.session_options("software" if software else "default"),
+            self.plan.context_length,
+            self._config.kv_cache_bits,
+            self._config.memory_threshold_mb,
         )
+        if self._engine(self.plan) == WGSL:
+            return Opened(LowBitModel(live.page, request, on_progress), self.plan, live)
         folder, graphs = self._model.graphs(self.plan.precision, lambda step: None)
         check_threshold(graphs, self._config.memory_threshold_mb, self.plan.precision)
         if self.plan.platform == "webgpu":
             check_adapter(folder, graphs, live.facts.get("webgpu", {}).get("limits"))
         return Opened(PageModel(live.page, f"model-{next(_names)}", request, on_progress), self.plan, live)
+
+    def _engine(self, plan: Plan) -> str:
+        return self._model.engine(plan.platform, plan.precision)
 
     def _settled(self, live: LivePage) -> Plan:
         """The plan with what was left open decided by what the live browser said."""
@@ -195,6 +204,7 @@ class Runner:
             self._metrics.count("failures", error.error_class)
             self._opened = None
             plan = self.plan if self.plan.platform != "auto" else plan
+            rows = 1 if self._engine(plan) == WGSL else rows  # one after the other: fewer a pass would save nothing
             step = self._recovery.after(plan, error, retries, rows, self._options(opened))
             if self._host:
                 self._host.discard()  # whatever failed, nothing of it is trusted again

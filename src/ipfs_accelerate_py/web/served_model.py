@@ -45,11 +45,13 @@ class Loading:
 
 @dataclass(frozen=True)
 class Run:
-    """``ns`` by the clock of the place that ran it; ``token_ns`` from its start, of a decoding."""
+    """``ns`` by the clock of the place that ran it; ``token_ns`` from its start, of a decoding. ``reused_tokens`` of the prompt were in the
+    cache of keys and values already."""
 
     outputs: dict[str, np.ndarray]
     ns: int
     token_ns: tuple[int, ...] = ()
+    reused_tokens: int = 0
 
 
 class ServedModel(ABC):
@@ -59,6 +61,11 @@ class ServedModel(ABC):
     provenance: Literal["measured", "simulated"]
     facts: dict[str, Any]  # engine_version, threads, device (facts of the adapter, None on wasm)
     loading: Loading
+    most_rows: int | None = None  # in one pass; None: as many as fit
+    context_length: int | None = None  # tokens that its cache was made for; None: it grows with the request
+    resumes = False  # it goes on from the tokens of an answer that another of its kind began
+    bits_per_weight: float | None = None  # scales, zeros and norms included; None where that was not counted
+    kv_cache_bits: int | None = None  # of keys and of values; None for a model that has no cache
 
     @abstractmethod
     def infer(self, arrays: Arrays, limit_s: float) -> Run: ...
@@ -85,6 +92,10 @@ class OpenRequest:
     parallel: bool = True
     limit_s: float = 300.0
     device: Mapping[str, Any] = field(default_factory=dict)  # device_type, power_preference, software_adapter
+    # Of the WGSL engine, which makes its cache when it opens:
+    context_length: int | None = None
+    kv_cache_bits: int = 16
+    memory_threshold_mb: float | None = None
 
 
 class PageModel(ServedModel):
@@ -101,6 +112,7 @@ class PageModel(ServedModel):
         self._ends = model.end_tokens if model.generates else ()
         self._prefix = page.bridge.site.share(folder, [name for graph in graphs.values() for name in graph.files])
         generation = model.generation(request.precision)
+        self.kv_cache_bits = np.dtype(generation.cache_dtype).itemsize * 8 if generation else None
         message = protocol.OpenModel(
             model=name,
             provider=request.platform,

@@ -16,8 +16,14 @@ from ..models.prepared import Generation, Graph
 from ..models.registry import ModelReference, model_classes, resolve, workload
 from ..paths import cache_folder
 from ..platforms.registry import platform
+from ..quantize.architecture import MODEL_TYPES as LOW_BIT_TYPES
+from ..quantize.cached import GROUP_SIZE, cached_folder
+from ..quantize.folder import Request
+from ..quantize.sources import open_source
+from ..quantize.stored import read_manifest
 from ..spec import BROWSER_PLATFORMS
 from .errors import ConfigurationError, ModelError
+from .low_bit_reference import low_bit_folder, low_bit_processing, low_bit_reference
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
 
 MODEL_TYPES = ("text", "vision", "audio", "multimodal")
 ENGINE = "onnxruntime-web"
-BITS = {32: "float32", 16: "float16", 8: "int8", 4: "int4"}
+WGSL = "wgsl"  # this project's own engine, of decoders with low-bit weights on WebGPU
+LOW_BITS = {8: "int8", 4: "int4", 3: "int3", 2: "int2"}
+BITS = {32: "float32", 16: "float16", **LOW_BITS}
 
 
 def types_of(model_class: ModelClass) -> tuple[str, ...]:
@@ -66,7 +74,10 @@ class WebModel:
         if model_name is None:
             model_name = next(name for name, kind in classes.items() if model_type in types_of(kind))
         try:
-            self.reference: ModelReference = resolve(model_name, size, weights)
+            self.low_bit = low_bit_folder(model_name)
+            self.reference: ModelReference = (
+                low_bit_reference(self.low_bit, size, weights) if self.low_bit else resolve(model_name, size, weights)
+            )
         except (UserError, UnavailableError) as unknown:
             raise ModelError(
                 str(unknown),
@@ -95,7 +106,7 @@ class WebModel:
         from ..models.prepare import processing
 
         with model_errors(self.name):
-            return processing(self.reference)
+            return low_bit_processing(self.low_bit) if self.low_bit else processing(self.reference)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -135,9 +146,46 @@ class WebModel:
         with model_errors(self.name):
             return exported(self.reference, precision, cache_folder(), tell)
 
+    @property
+    def low_bit_bits(self) -> int | None:
+        """Of a folder that ``ipfs-accelerate quantize`` made: the width that was asked for, which a budget may exceed in places."""
+        return int(read_manifest(self.low_bit)["request"]["bits"]) if self.low_bit else None
+
+    def low_bit_weights(self, precision: str, tell: Callable[[str], None]) -> tuple[Path, float]:
+        """The folder of low-bit weights, made in the cache where it is not there yet, and its bits a weight, everything counted."""
+        folder = self.low_bit
+        if folder is None:
+            bits = next(width for width, name in LOW_BITS.items() if name == precision)
+            with model_errors(self.name):
+                source = open_source(self.reference)
+                folder = cached_folder(source, Request(source.origin, bits, GROUP_SIZE, "rtn"), lambda step: tell(step.name))
+        return folder, float(read_manifest(folder)["totals"]["bits_per_weight"])
+
+    def engine(self, platform_name: str, precision: str) -> str:
+        """What runs the model there."""
+        decodes = any(kind in LOW_BIT_TYPES for kind in self.model_class.transformers_model_types)
+        return WGSL if decodes and platform_name == "webgpu" and precision in LOW_BITS.values() else ENGINE
+
+    def engines(self, platform_name: str, precision: str | None) -> tuple[str, ...]:
+        """Those that may run it on the platform, or of ``auto`` on any; ``precision`` None is one of the floating ones."""
+        if precision is None:
+            return (ENGINE,)
+        names = BROWSER_PLATFORMS if platform_name == "auto" else (platform_name,)
+        able = {self.engine(name, precision) for name in names if self.unsupported(name, precision) is None}
+        return tuple(sorted(able)) or (ENGINE,)
+
     def unsupported(self, platform_name: str, precision: str) -> str | None:
         """Why the model cannot run at this precision on a platform, or None."""
-        asked = workload(self.reference, precision=precision)
+        bits = next(width for width, name in BITS.items() if name == precision)
+        if self.low_bit:
+            if platform_name != "webgpu":
+                return f"'{self.name}' holds low-bit weights, which only the {WGSL} engine runs, on webgpu."
+            return None if bits == self.low_bit_bits else f"'{self.name}' holds weights of {self.low_bit_bits} bits."
+        if self.engine(platform_name, precision) == WGSL:
+            return None
+        if bits in (2, 3):
+            return f"{ENGINE} has no {bits}-bit weights."
+        asked = workload(self.reference, sequence_length=1, new_tokens=1, precision=precision)
         return platform(platform_name).unsupported(asked, ENGINE)
 
     def precisions(self, platform_name: str) -> tuple[str, ...]:
@@ -146,6 +194,11 @@ class WebModel:
         return tuple(
             precision for precision in BITS.values() if any(self.unsupported(name, precision) is None for name in names)
         )
+
+    def only_on_webgpu(self, bits: int | None) -> bool:
+        """Whether no other platform runs it at so many bits: weights of 2 or 3 bits, or a low-bit folder."""
+        others = (name for name in BROWSER_PLATFORMS if name != "webgpu")
+        return bits is not None and all(self.unsupported(name, BITS[bits]) is not None for name in others)
 
     def preprocess(self, inputs: Mapping[str, Any]) -> Preprocessed:
         """The arrays of the graphs. Raises ModelError for what cannot be used, values that are not finite included."""

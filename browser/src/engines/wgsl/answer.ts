@@ -33,6 +33,7 @@ export class Answer {
   over = false;
   readonly timing: Timing;
   private readonly tokens: number[] = [];
+  private readonly tokenNs: number[] = [];
   private readonly logprobs: number[] = [];
   private given = 0;
   private reason = "";
@@ -64,9 +65,10 @@ export class Answer {
     if (this.given === this.tokens.length && !this.over) await new Promise<void>((resolve) => (this.wake = resolve));
     if (this.failed && this.given === this.tokens.length) throw this.failed;
     const tokens = this.tokens.slice(this.given);
+    const token_ns = this.tokenNs.slice(this.given);
     const logprobs = this.request.sampling.logprobs ? this.logprobs.slice(this.given) : [];
     this.given = this.tokens.length;
-    return { type: "TokenBatch", id, tokens, logprobs, reason: this.over && !this.failed ? this.reason : "" };
+    return { type: "TokenBatch", id, tokens, token_ns, logprobs, reason: this.over && !this.failed ? this.reason : "" };
   }
 
   async cancel(): Promise<void> {
@@ -105,7 +107,7 @@ export class Answer {
       }
       await batch.readable;
       const now = nowNs();
-      const stopped = this.take(batch);
+      const stopped = this.take(batch, now - start);
       if (batch.first === 0) {
         firstNs = now;
         this.timing.prefill_ns = now - start;
@@ -167,8 +169,8 @@ export class Answer {
     return { first, steps, staging, readable: mapForReading(device.gpu, staging, this.model.readback) };
   }
 
-  /** Takes a batch's tokens; true where one of them ends the answer. */
-  private take({ first, steps, staging }: Batch): boolean {
+  /** Takes a batch's tokens, which are known `ns` after the start; true where one of them ends the answer. */
+  private take({ first, steps, staging }: Batch, ns: number): boolean {
     const results = new Uint32Array(staging.getMappedRange());
     const logprobs = new Float32Array(results.buffer);
     let stopped = false;
@@ -178,6 +180,7 @@ export class Answer {
       bad = results[at] === NO_TOKEN;
       if (bad) break;
       this.tokens.push(results[at]!);
+      this.tokenNs.push(ns);
       this.logprobs.push(logprobs[at + 1]!);
       stopped = this.stops();
     }

@@ -8,18 +8,18 @@ import { runKernel } from "./kernel";
 import { timeCopies } from "./memory";
 import { LanguageModel } from "./model";
 
-let model: LanguageModel | null = null;
-let brokenBy: unknown = null;
-
-function current(): LanguageModel {
-  if (!model) throw new ClassifiedError("page_error", "No language model was loaded.");
-  return model;
+interface Loaded {
+  model: LanguageModel;
+  brokenBy: unknown;
 }
 
+const models = new Map<string, Loaded>(); // by the names that Python gave them; each has a device of its own
+
 export async function answerLanguageModel(request: LanguageModelRequest, tensors: HostTensors): Promise<[Reply, HostTensors?]> {
-  if (request.type === "LoadLanguageModel" || !model) return answer(request, tensors);
-  if (brokenBy) throw brokenBy;
-  const { broken } = model.device;
+  const loaded = models.get(request.model);
+  if (!loaded || request.type === "LoadLanguageModel" || request.type === "CloseLanguageModel") return answer(request, tensors);
+  if (loaded.brokenBy) throw loaded.brokenBy;
+  const { broken } = loaded.model.device;
   try {
     return await Promise.race([answer(request, tensors), broken]);
   } catch (error) {
@@ -28,28 +28,40 @@ export async function answerLanguageModel(request: LanguageModelRequest, tensors
   }
 }
 
+function close(name: string): void {
+  models.get(name)?.model.close();
+  models.delete(name);
+}
+
 async function answer(request: LanguageModelRequest, tensors: HostTensors): Promise<[Reply, HostTensors?]> {
   const { id } = request;
   const facts = (values: Record<string, unknown>): [Reply] => [{ type: "Facts", id, facts: values }];
+  const current = () => {
+    const loaded = models.get(request.model);
+    if (!loaded) throw new ClassifiedError("page_error", "No language model was loaded.");
+    return loaded.model;
+  };
   switch (request.type) {
     case "LoadLanguageModel": {
-      model?.close();
-      brokenBy = null;
-      const loaded = await LanguageModel.open(request);
-      model = loaded;
-      loaded.device.broken.catch((error: unknown) => {
-        if (model === loaded) brokenBy = error;
-      });
-      return facts(loaded.inspect());
+      close(request.model);
+      const loaded: Loaded = { model: await LanguageModel.open(request), brokenBy: null };
+      models.set(request.model, loaded);
+      loaded.model.device.broken.catch((error: unknown) => (loaded.brokenBy = error));
+      return facts(loaded.model.inspect());
     }
     case "LoadWeights": {
       const start = nowNs();
       await current().loadFile(request.file);
       return [{ type: "Timed", id, ns: nowNs() - start }];
     }
-    case "CompileLanguageModel":
+    case "CompileLanguageModel": {
+      const start = nowNs();
       await current().ready();
-      return facts(current().inspect());
+      return facts({ ...current().inspect(), waited_ns: nowNs() - start });
+    }
+    case "CloseLanguageModel":
+      close(request.model);
+      return [{ type: "Done", id }];
     case "GenerateTokens":
       return facts({ reused_tokens: current().generate(request) });
     case "NextTokens":

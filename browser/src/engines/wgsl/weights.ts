@@ -23,8 +23,10 @@ export class Weights {
   readonly finalNorm: GPUBuffer;
   private readonly places: Place[] = [];
   private readonly files: Map<string, FileSpec>;
+  private readonly folder: string;
 
   constructor(memory: Memory, spec: LoadLanguageModel) {
+    this.folder = spec.folder;
     this.files = new Map(spec.files.map((file) => [file.name, file]));
     const matrices = new Map(spec.matrices.map((matrix) => [matrix.name, matrix]));
     const linear = (name: string, names: readonly string[], use: string): Linear => {
@@ -56,7 +58,7 @@ export class Weights {
   /** Fetches a file, compares its digest, and uploads what of it the model uses. */
   async load(name: string): Promise<void> {
     const { bytes: size, sha256 } = this.files.get(name)!;
-    const response = await fetch(`model/${encodeURIComponent(name)}`);
+    const response = await fetch(`model/${this.folder}${encodeURIComponent(name)}`);
     if (!response.ok) throw new ClassifiedError("load_failed", `${name} could not be fetched: HTTP status ${response.status}.`);
     const content = await response.arrayBuffer();
     if (content.byteLength !== size) throw new ClassifiedError("load_failed", `${name} has ${content.byteLength} bytes, not the ${size} that its folder states.`);
