@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from servers import MakeService
 from torch_engine import VOCABULARY, TorchEngine
 
 from ipfs_accelerate_py.models.processing.text import synthetic_tokenizer
@@ -16,29 +14,9 @@ from ipfs_accelerate_py.serve.detokenize import Decoding
 from ipfs_accelerate_py.serve.embeddings import Embedder
 from ipfs_accelerate_py.serve.prompt import Prompts
 from ipfs_accelerate_py.serve.scheduler import Limits
-from ipfs_accelerate_py.serve.server import Server
 from ipfs_accelerate_py.serve.service import Service
 
 LIMITS = Limits(waiting=8, waiting_per_client=6, reserve_bytes=0)
-
-
-@contextlib.contextmanager
-def running(service: Service, token: str | None = None) -> Iterator[Server]:
-    """A server that answers until the end of the block."""
-    server, ready = Server(service, token=token), threading.Event()
-    thread = threading.Thread(target=server.run, args=[ready.set])
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield server
-    finally:
-        server.stop()
-        thread.join(30)
-        service.close()
-        assert not thread.is_alive()
-
-
-MakeService = Callable[..., Service]
 
 
 @pytest.fixture(scope="module")

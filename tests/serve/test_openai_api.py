@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import openai
 import pytest
 import torch
-from conftest import MakeService, running
 from openai import OpenAI
+from servers import MakeService, running
 from torch_engine import VOCABULARY, TorchEngine, decoder, reference, text_of
 
 from ipfs_accelerate_py.errors import UserError
@@ -182,6 +183,9 @@ REFUSED = [
     ({"max_tokns": 3}, 400, "max_tokns", "did you mean max_tokens"),
     ({"prompt": "\ud800"}, 400, "prompt", "surrogate"),
     ({"user": 5}, 400, "user", "user must be a text"),
+    ({"temperature": 10**400}, 400, "temperature", "must be a number"),
+    ({"model": "\ud800"}, 404, "model", "'?' does not exist"),
+    ({"\ud800": 1}, 400, "?", "Unknown parameter '?'"),
 ]
 
 
@@ -207,6 +211,26 @@ def test_the_client_raises_its_own_errors(client: OpenAI):
         client.embeddings.create(model="bert-tiny", input=[1, 2, 3])
     with pytest.raises(openai.BadRequestError, match="Text 1 has"):
         client.embeddings.create(model="bert-tiny", input="x" * 600)
+
+
+def test_a_text_that_is_none_is_refused(server: Server):
+    """Half of a surrogate pair for an embedding, and parts of a chat whose kind or text is no text: 400, not a defect."""
+    status, answer = post(server, "/v1/embeddings", json.dumps({"model": "bert-tiny", "input": "\ud800"}).encode())
+    assert (status, answer["error"]["param"]) == (400, "input")
+    for part in ({"type": ["text"], "text": "x"}, {"type": "text", "text": 5}, {"type": "text"}):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": [part]}]}
+        status, answer = post(server, "/v1/chat/completions", json.dumps(body).encode())
+        assert status == 400
+        assert "not text" in answer["error"]["message"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux alone")
+def test_another_address_of_loopback_answers_under_its_own_name(make_service: MakeService, engine: TorchEngine):
+    """--host 127.0.0.2 needs no token, and requests name that host."""
+    with running(make_service(engine), host="127.0.0.2") as made:
+        connection = http.client.HTTPConnection("127.0.0.2", port(made), timeout=LIMIT_S)
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().status == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000], ids=["cut", "list", "bytes", "deep"])

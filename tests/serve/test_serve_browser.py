@@ -13,8 +13,8 @@ from typing import Any
 import openai
 import pytest
 import torch
-from conftest import running
 from openai import OpenAI
+from servers import running
 from transformers import LlamaConfig, LlamaForCausalLM
 from websockets.sync.client import connect
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import MakeService, running
+from servers import MakeService, running
 from torch_engine import TorchEngine, reference, text_of
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -105,6 +105,7 @@ MALFORMED = [
     (b"\xff\xfe", "JSON"),
     ('{"type": "shout", "id": "a"}', "generate or cancel"),
     ('{"type": "cancel"}', "id"),
+    ('{"type": "cancel", "id": "\\ud800"}', "surrogate"),
     ('{"type": "generate", "id": "a"}', "messages"),
     ('{"type": "generate", "id": "a", "prompt": "x", "max_tokens": -1}', "max_tokens"),
     ('{"type": "generate", "id": "a", "prompt": "x", "what": 1}', "Unknown parameter 'what'"),
