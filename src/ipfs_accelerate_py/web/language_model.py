@@ -9,7 +9,6 @@ with LanguageModel("auto", folder, key_bits=4, value_bits=2) as model:
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +129,6 @@ class LanguageModel:
         self.finish_reason: str | None = None
         self.reused_tokens = 0
         self._adapter = adapter
-        self._asking = threading.Lock()
         self.browser = browser if isinstance(browser, Browser) else _browser(browser)
         names = [file.name for file in self.files.files]
         self._page = Page(self.browser, folder=self.files.folder, files=names, adapter=adapter, extra_flags=extra_flags)

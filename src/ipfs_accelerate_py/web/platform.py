@@ -119,9 +119,7 @@ class UnifiedWebPlatform:
 
         Returns the ``loading`` part of ``get_performance_metrics``.
         """
-        threading.Thread(
-            target=lambda: self.model.processor, daemon=True
-        ).start()  # Python's imports overlap with the browser's start
+        threading.Thread(target=self._import_early, daemon=True).start()
         opened = self.runner.open(on_progress)
         if self.config.use_shader_precompilation and opened.plan.platform == "webgpu" and opened.live:
             requests.warm_up(self, 1)

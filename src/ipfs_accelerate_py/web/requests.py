@@ -50,7 +50,8 @@ def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_n
     platform.metrics.inferred(inference_ms)
     for name, start, end in (("preprocess", started, ready), ("inference", ready, ran), ("postprocess", ran, ended)):
         platform.metrics.span(name, start, end, rows=rows)
-    tokens = sum(len(run.token_ns) * run.outputs["token_ids"].shape[0] for run in runs) if wanted else None
+    ends = platform.model.end_tokens
+    tokens = sum(_generated(run.outputs["token_ids"], ends) for run in runs) if wanted else None
     return {
         "success": True,
         "result": result,
@@ -291,6 +292,12 @@ def _new_tokens(
     if prompt >= context:
         raise ModelError(f"The input has {prompt} tokens, and the context of {context} leaves none to generate: shorten it.")
     return context - prompt, (f"Only {context - prompt} of {wanted} tokens fit the context of {context}.",)
+
+
+def _generated(token_ids: np.ndarray, ends: Sequence[int]) -> int:
+    """How many tokens [rows, tokens] hold: a row that ended goes on only because others of its pass had not."""
+    ended = np.isin(token_ids, ends)
+    return int(np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, token_ids.shape[1]).sum())
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]], ends: Sequence[int]) -> dict[str, np.ndarray]:
