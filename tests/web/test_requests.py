@@ -32,7 +32,7 @@ def test_a_cancelled_task_closes_its_stream():
             try:
                 waits.set()
                 assert token_comes.wait(LIMIT_S)
-                yield Token(0, 1, "x", 1.0)
+                yield Token(0, 1, "x", 1.0, "simulated")
             finally:
                 closed.set()
 

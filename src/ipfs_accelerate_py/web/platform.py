@@ -196,12 +196,12 @@ class UnifiedWebPlatform:
             raise ConfigurationError("A simulation has no server that could show its metrics.", details={"rule": "simulation"})
         bridge = live.page.bridge
         bridge.site.texts["metrics"] = lambda: (requests.prometheus(self), "text/plain; version=0.0.4")
-        bridge.site.texts["trace.json"] = lambda: (self.metrics.chrome_trace(), "application/json")
+        bridge.site.texts["trace.json"] = lambda: (self.metrics.chrome_trace(self.runner.provenance), "application/json")
         return f"{bridge.origin}/metrics"
 
     def write_trace(self, path: str | Path) -> Path:
         """Write what was timed as a Chrome trace (chrome://tracing, ui.perfetto.dev)."""
-        Path(path).write_text(self.metrics.chrome_trace())
+        Path(path).write_text(self.metrics.chrome_trace(self.runner.provenance))
         return Path(path)
 
     def describe(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class PageModel(ServedModel):
     """A model in a page, beside others."""
 
     engine = ENGINE
-    provenance = "measured"
+    provenance: Literal["measured", "simulated"] = "measured"
 
     def __init__(self, page: Page, name: str, request: OpenRequest, on_progress: OnProgress = lambda progress: None) -> None:
         model = request.model
