@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from ipfs_accelerate_py.serve.server import Server
@@ -26,3 +27,11 @@ def running(service: Service, token: str | None = None, host: str = "127.0.0.1")
         thread.join(30)
         service.close()
         assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object], limit_s: float = 120) -> None:
+    """Returns once it holds; fails where that takes too long, rather than waiting for ever."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s"
+        time.sleep(0.01)

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,8 +241,10 @@ def test_more_requests_than_max_pending_are_refused(opened: Opener):
     for holder in holders:
         holder.start()
     assert entered.wait(60)
+    deadline = time.monotonic() + 60
     while platform.runner._pending < 2:
-        threading.Event().wait(0.01)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     with pytest.raises(WebRuntimeError, match="2 requests wait already"):
         platform.run_inference(TEXT)
     leave.set()

@@ -79,7 +79,7 @@ class OpenAiApi:
         form = given.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise ApiError(400, f"encoding_format must be float or base64, not {form!r}.", param="encoding_format")
-        found, tokens = await asyncio.to_thread(embedder.embed, texts)
+        found, tokens = await asyncio.wrap_future(embedder.submit(texts))
         if given.get("dimensions", found.shape[1]) != found.shape[1]:
             raise ApiError(400, f"This model's embeddings have {found.shape[1]} dimensions and no others.", param="dimensions")
         rows: list[Any] = (
