@@ -43,9 +43,10 @@ ERROR_CLASSES = {
 }
 
 
-def nearest(name: str, known: Iterable[str], what: str) -> UserError:
-    """The error for an unknown name: one sentence with the nearest known names."""
+def nearest(name: str, known: Iterable[str], what: str, also: Iterable[str] = ()) -> UserError:
+    """The error for an unknown name: one sentence with the nearest known names, or all of them where none is near. ``also`` are names
+    that may be meant too, but are too many to list."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, [*known, *also], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
     return UserError(f"Unknown {what} '{name}': {hint}")

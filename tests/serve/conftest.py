@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from servers import MakeService
+from running_server import MakeService
 from torch_engine import VOCABULARY, TorchEngine
 
 from ipfs_accelerate_py.models.processing.text import synthetic_tokenizer

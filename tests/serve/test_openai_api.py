@@ -15,7 +15,7 @@ import openai
 import pytest
 import torch
 from openai import OpenAI
-from servers import MakeService, running, until
+from running_server import MakeService, running, until
 from torch_engine import VOCABULARY, TorchEngine, decoder, reference, text_of
 
 from ipfs_accelerate_py.errors import UserError

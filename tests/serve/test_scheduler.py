@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from servers import MakeService
+from running_server import MakeService
 from torch_engine import TorchEngine, reference, text_of
 
 from ipfs_accelerate_py.errors import LaunchError

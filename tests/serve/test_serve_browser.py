@@ -14,7 +14,7 @@ import openai
 import pytest
 import torch
 from openai import OpenAI
-from servers import running
+from running_server import running
 from transformers import LlamaConfig, LlamaForCausalLM
 from websockets.sync.client import connect
 

@@ -63,7 +63,7 @@ def resolve(reference: str, size: str | None = None, weights: str = "auto") -> M
         if size not in (None, own_size):
             raise UserError(f"'{reference}' is {name} {own_size}; leave the size out.")
         return _of_class(classes[name], own_size, weights)
-    raise nearest(reference, [*classes, *names], "model")
+    raise nearest(reference, classes, "model", also=names)
 
 
 def published_names() -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Servers to test, around whatever service: run in a thread until the end of a block."""
+"""A server that runs while a test needs it, and waiting with a limit."""
 
 from __future__ import annotations
 
