@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--browser", default="chromium")
     parser.add_argument("--inferences", type=int, default=1000)
     options = parser.parse_args()
+    if options.inferences < 2 * SETTLED:
+        parser.error(f"--inferences must be at least {2 * SETTLED}: the first {SETTLED} only fill caches.")
     configuration = {"size": options.size, "weights": "auto", "max_new_tokens": 4}
     with UnifiedWebPlatform(options.model, "text", options.platform, options.browser, configuration=configuration) as platform:
         readings: list[tuple[int, dict[str, int | None]]] = []

@@ -46,6 +46,9 @@ def main() -> None:
     ]
     subprocess.run(command, check=True, stdout=subprocess.PIPE)  # makes the ONNX files; not counted
     launches = [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(options.launches)]
+    from ipfs_accelerate_py.measure import machine  # here: a launch times its own imports
+
+    print(f"machine: {machine.fingerprint()}")
     print(
         f"{options.model} on {options.platform}: {launches[0]['what']}; {options.launches} launches, medians [95 % interval of the median]"
     )

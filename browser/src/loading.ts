@@ -50,7 +50,7 @@ export interface LoadingReport {
   resumed: number;
   /** Chunks that were fetched a second time because their SHA-256 was wrong. */
   refetched: number;
-  /** "off", "kept", or why chunks could not be kept. */
+  /** "off", "kept", or why chunks could not be kept or read. */
   cache: string;
 }
 
@@ -203,10 +203,16 @@ export class Loader {
 
   /** The chunk from the browser's cache, or null: not there, evicted, or damaged, and then it is fetched. */
   private async kept({ digest }: Chunk): Promise<Uint8Array<ArrayBuffer> | null> {
-    const response = await this.cache?.match(keyOf(digest));
-    if (!response) return null;
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    return (await sha256(bytes)) === digest ? bytes : null;
+    try {
+      const response = await this.cache?.match(keyOf(digest));
+      if (!response) return null;
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      return (await sha256(bytes)) === digest ? bytes : null;
+    } catch (error) {
+      // What was removed while it was read must not end the loading; the report says so.
+      this.report.cache = `could not be read: ${String(error)}`;
+      return null;
+    }
   }
 
   private async store({ digest }: Chunk, bytes: Uint8Array<ArrayBuffer>): Promise<void> {

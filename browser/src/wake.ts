@@ -23,7 +23,7 @@ export async function wakeUntil(device: GPUDevice, pending: Promise<unknown>): P
     () => void (settled = true),
     () => void (settled = true), // whoever awaits `pending` itself gets the error
   );
-  const SPACING_NS = 200_000; // a submit costs some 20 us of another process's time
+  const SPACING_NS = 200_000; // each submit is work for another process
   let next = nowNs();
   while (!settled) {
     if (nowNs() >= next) {
@@ -89,8 +89,8 @@ export interface Trial {
 }
 
 /** Which readback is faster on this device: a small copy and a map, both ways in turn. "woken" only where its median is below 0.8 of
- * the other's, as it keeps the browser's GPU process busier. Takes up to 1.5 s where a map waits 100 ms. */
-export async function tryReadback(device: GPUDevice, rounds = 7): Promise<Trial> {
+ * the other's, as it keeps the browser's GPU process busier. */
+export async function tryReadback(device: GPUDevice, rounds: number): Promise<Trial> {
   const source = device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
   const times: Record<Readback, number[]> = { plain: [], woken: [] };
   const readers = { plain: new Reader(device, "plain"), woken: new Reader(device, "woken") };

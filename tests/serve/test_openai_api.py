@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import openai
 import pytest
 import torch
 from openai import OpenAI
-from running_server import MakeService, running
+from running_server import MakeService, running, until
 from torch_engine import VOCABULARY, TorchEngine, decoder, reference, text_of
 
 from ipfs_accelerate_py.errors import UserError
@@ -164,6 +165,31 @@ def test_embeddings(client: OpenAI):
     assert given.model_extra["ipfs_accelerate"]["platform"] == "cpu"  # type: ignore[index]
 
 
+def test_embeddings_that_wait_hold_nobody_up(server: Server, client: OpenAI, monkeypatch: pytest.MonkeyPatch):
+    """Twelve at once while none gets on: four are told to come back, a completion is answered meanwhile, and the eight get theirs."""
+    go_on, results = threading.Event(), []
+    embed = Embedder._embed
+
+    def held(self: Embedder, texts: list[str]) -> tuple[np.ndarray, int]:
+        assert go_on.wait(LIMIT_S)
+        return embed(self, texts)
+
+    monkeypatch.setattr(Embedder, "_embed", held)
+    body = json.dumps({"model": "bert-tiny", "input": "x"}).encode()
+    threads = [
+        threading.Thread(target=lambda: results.append(post(server, "/v1/embeddings", body)[0]), daemon=True) for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(results) >= 4)  # the refusals come at once
+    answer = client.completions.create(model="tiny", prompt="y", max_tokens=3, temperature=0)
+    assert answer.choices[0].text == text_of(reference(ids("y"), 3, Sampling()))
+    go_on.set()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert sorted(results) == [200] * 8 + [429] * 4
+
+
 REFUSED = [
     ({"model": "other"}, 404, "model", "does not exist: this server has 'tiny'"),
     ({"max_tokens": 9000}, 400, "max_tokens", "maximum context length is 8192 tokens"),
@@ -182,6 +208,9 @@ REFUSED = [
     ({"max_tokns": 3}, 400, "max_tokns", "did you mean max_tokens"),
     ({"prompt": "\ud800"}, 400, "prompt", "surrogate"),
     ({"user": 5}, 400, "user", "user must be a text"),
+    ({"temperature": 10**400}, 400, "temperature", "must be a number"),
+    ({"model": "\ud800"}, 404, "model", "'?' does not exist"),
+    ({"\ud800": 1}, 400, "?", "Unknown parameter '?'"),
 ]
 
 
@@ -207,6 +236,26 @@ def test_the_client_raises_its_own_errors(client: OpenAI):
         client.embeddings.create(model="bert-tiny", input=[1, 2, 3])
     with pytest.raises(openai.BadRequestError, match="Text 1 has"):
         client.embeddings.create(model="bert-tiny", input="x" * 600)
+
+
+def test_a_text_that_is_none_is_refused(server: Server):
+    """Half of a surrogate pair for an embedding, and parts of a chat whose kind or text is no text: 400, not a defect."""
+    status, answer = post(server, "/v1/embeddings", json.dumps({"model": "bert-tiny", "input": "\ud800"}).encode())
+    assert (status, answer["error"]["param"]) == (400, "input")
+    for part in ({"type": ["text"], "text": "x"}, {"type": "text", "text": 5}, {"type": "text"}):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": [part]}]}
+        status, answer = post(server, "/v1/chat/completions", json.dumps(body).encode())
+        assert status == 400
+        assert "not text" in answer["error"]["message"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux alone")
+def test_another_address_of_loopback_answers_under_its_own_name(make_service: MakeService, engine: TorchEngine):
+    """--host 127.0.0.2 needs no token, and requests name that host."""
+    with running(make_service(engine), host="127.0.0.2") as made:
+        connection = http.client.HTTPConnection("127.0.0.2", port(made), timeout=LIMIT_S)
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().status == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000], ids=["cut", "list", "bytes", "deep"])
@@ -245,8 +294,7 @@ def test_a_flood_is_refused_and_the_rest_answered(client: OpenAI, engine: TorchE
     threads = [threading.Thread(target=ask) for _ in range(20)]
     for thread in threads:
         thread.start()
-    while len(results) < 12:  # the refusals come at once
-        threads[0].join(0.05)
+    until(lambda: len(results) >= 12)  # the refusals come at once
     engine.gate.set()
     for thread in threads:
         thread.join(LIMIT_S)
@@ -276,8 +324,7 @@ def test_a_slow_reader_and_its_neighbour(server: Server, client: OpenAI, engine:
     count = 1500
     with long_request(server, count, receive_bytes=4096) as slow:
         before = len(engine.served)
-        while len(engine.served) == before or engine.running.is_set():
-            threading.Event().wait(0.05)  # until the engine has stopped for it
+        until(lambda: len(engine.served) > before and not engine.running.is_set())  # the engine has stopped for it
         answer = client.completions.create(model="tiny", prompt="y", max_tokens=3, temperature=0)
         assert answer.choices[0].text == text_of(reference(ids("y"), 3, Sampling()))
         whole = b"".join(iter(lambda: slow.recv(65536), b""))
@@ -291,8 +338,7 @@ def test_a_vanished_client_frees_the_engine(server: Server, client: OpenAI, engi
     reached: list[int] = []
     engine.step = reached.append
     gone = long_request(server, 8000, stream=stream)
-    while not reached:
-        threading.Event().wait(0.01)
+    until(lambda: reached)
     gone.close()
     answer = client.completions.create(model="tiny", prompt="yy", max_tokens=3, temperature=0)
     engine.step = lambda position: None

@@ -12,6 +12,7 @@ from running_server import MakeService
 from torch_engine import TorchEngine, reference, text_of
 
 from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.serve.channel import Channel
 from ipfs_accelerate_py.serve.errors import ApiError
 from ipfs_accelerate_py.serve.events import CacheStatus, Complete, Event, Failed, MemoryPressure, Piece, PrefillComplete, Start
 from ipfs_accelerate_py.serve.fair_queue import Client
@@ -93,6 +94,28 @@ def test_a_slow_reader_keeps_nobody_waiting(make_service: MakeService):
         assert len(engine.served) > 2  # it was taken up again
 
     run(service, work())
+
+
+def test_a_reader_that_catches_up_just_before_the_producer_stops_is_still_told_of():
+    """It was drained once, then filled above the half before ``stopped`` came: the next reading below the half drains it again."""
+
+    async def work() -> None:
+        channel, drained = Channel(4), []
+        channel.on_drained = lambda: drained.append(len(drained))
+        piece = Piece(0, 1, "x", None)
+        while channel.put(piece):
+            pass
+        await channel.get()
+        await channel.get()
+        assert drained == [0]
+        channel.put(piece)  # what is told beside the tokens comes before the producer stops
+        channel.stopped()
+        await asyncio.sleep(0)  # the loop hears of it
+        assert drained == [0]
+        await channel.get()
+        assert drained == [0, 1]
+
+    asyncio.run(asyncio.wait_for(work(), LIMIT_S))
 
 
 def test_a_reader_that_never_reads_is_given_up(make_service: MakeService):

@@ -105,6 +105,7 @@ MALFORMED = [
     (b"\xff\xfe", "JSON"),
     ('{"type": "shout", "id": "a"}', "generate or cancel"),
     ('{"type": "cancel"}', "id"),
+    ('{"type": "cancel", "id": "\\ud800"}', "surrogate"),
     ('{"type": "generate", "id": "a"}', "messages"),
     ('{"type": "generate", "id": "a", "prompt": "x", "max_tokens": -1}', "max_tokens"),
     ('{"type": "generate", "id": "a", "prompt": "x", "what": 1}', "Unknown parameter 'what'"),

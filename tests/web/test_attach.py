@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from product_model import require
+from product_model import require, require_network
 
-from ipfs_accelerate_py.errors import LaunchError, UserError
+from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.web import attach
 from ipfs_accelerate_py.web.browser_process import BrowserProcess, start_browser
 from ipfs_accelerate_py.web.detector import PlatformDetector, profile
@@ -84,12 +84,9 @@ def test_the_detector_reports_what_a_person_s_browser_has(person: Person):
 def test_from_another_address_models_run_too_with_their_files_checked(person: Person):
     """Under the address of the network the page is no secure context: no threads, no WebGPU, no SHA-256 of the browser, and ours holds."""
     configuration = {**TINY, "error_recovery": "abort"}
-    try:
-        platform = UnifiedWebPlatform("bert", "text", "auto", "attach", configuration=configuration, listen="0.0.0.0")
+    require_network()
+    with UnifiedWebPlatform("bert", "text", "auto", "attach", configuration=configuration, listen="0.0.0.0") as platform:
         platform.load()
-    except UserError as alone:
-        pytest.skip(str(alone))
-    with platform:
         facts = platform.get_browser_compatibility()
         assert facts["cross_origin_isolated"] is False
         assert (facts["profile"]["platform"], facts["profile"]["threads"]) == ("wasm", 1)

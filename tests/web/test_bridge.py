@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from product_model import require_network
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -171,11 +172,15 @@ def test_a_message_that_is_not_understood_is_a_page_error(bridge, frame):
             bridge.request(protocol.Load(), timeout_s=5, phase="load")
 
 
-def test_a_flood_of_unasked_messages_ends_the_page(bridge):
+@pytest.mark.parametrize(
+    "line",
+    ['{"type": "Console", "id": 0, "level": "warn", "text": "again"}', '{"type": "Done", "id": 77}'],
+    ids=["console", "no such request"],
+)
+def test_a_flood_of_unasked_messages_ends_the_page(bridge, line):
     """A page that sends what nobody asked for without end is cut off, and memory does not grow with it."""
     with dial(bridge, token_of(bridge)) as page:
         assert bridge.connected(5)
-        line = '{"type": "Console", "id": 0, "level": "warn", "text": "again"}'
         with pytest.raises(ConnectionClosed):
             for _ in range(100 * UNASKED_BURST):
                 page.send(line)
@@ -216,6 +221,7 @@ def test_metrics_are_for_programs_of_this_machine_and_only_when_asked_for(bridge
 def test_it_listens_on_loopback_unless_told_otherwise(bridge, product):
     """The address of the network is refused by the system; with ``listen`` it answers there too, under that name and loopback's only."""
     assert bridge._socket.getsockname()[0] == "127.0.0.1"
+    require_network()
     with Bridge(product, listen="0.0.0.0") as open_one:
         port = open_one.host.rpartition(":")[2]
         assert open_one.host != f"0.0.0.0:{port}"

@@ -413,6 +413,29 @@ def test_the_sampler_follows_the_distribution(page_of: Pages):
     assert sample(page, logits, draws=500, seed=4)[0] != drawn
 
 
+def noise(seed: int, position: int, count: int) -> np.ndarray:
+    """float64 [count]: the Gumbel noise of each token, from the same bits as the kernel's and with exact logarithms."""
+
+    def hashed(value: np.ndarray) -> np.ndarray:
+        value = (value ^ (value >> np.uint32(16))) * np.uint32(0x7FEB352D)
+        value = (value ^ (value >> np.uint32(15))) * np.uint32(0x846CA68B)
+        return value ^ (value >> np.uint32(16))
+
+    first = hashed(hashed(np.array([seed], np.uint32)) + np.uint32(position))
+    bits = hashed(first + np.arange(count, dtype=np.uint32))
+    return -np.log(-np.log1p(-((bits >> np.uint32(9)) + 0.5) / 2**23))
+
+
+@pytest.mark.parametrize("key", BROWSERS)
+def test_the_noise_is_exact_where_it_is_greatest(page_of: Pages, key: str):
+    """Of 20,000 tokens each draw takes the one with the greatest score, whose noise is far out in the distribution's tail."""
+    logits = np.random.default_rng(1).standard_normal(20_000).astype(np.float32)
+    drawn, _ = sample(page_of(key), logits, draws=40, seed=11)
+    for position, token in enumerate(drawn):
+        scores = logits + noise(11, position, len(logits))
+        assert scores[token] > scores.max() - 1e-4
+
+
 def allowed(logits: np.ndarray, top_k: int, top_p: float, min_p: float) -> set[int]:
     """The tokens that are left: by sorting, as transformers' warpers do."""
     order = np.argsort(-logits, kind="stable")[: top_k or None]

@@ -52,7 +52,9 @@ def test_the_trace_is_what_chrome_opens():
     """Complete events in microseconds, with what they were about."""
     metrics = Metrics()
     metrics.span("load", metrics._started + 1.0, metrics._started + 1.5, platform="wasm")
-    (event,) = json.loads(metrics.chrome_trace())["traceEvents"]
+    trace = json.loads(metrics.chrome_trace("simulated"))
+    assert trace["otherData"] == {"provenance": "simulated"}
+    (event,) = trace["traceEvents"]
     assert (event["name"], event["ph"], event["args"]) == ("load", "X", {"platform": "wasm"})
     np.testing.assert_allclose([event["ts"], event["dur"]], [1e6, 0.5e6])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,19 +183,27 @@ def test_progress_is_told_by_component(page: UnifiedWebPlatform):
     )
 
 
-def test_simulation_is_marked_and_starts_no_browser(page: UnifiedWebPlatform):
+def test_simulation_is_marked_and_starts_no_browser(page: UnifiedWebPlatform, tmp_path: Path):
     """Asked for by name only: the same numbers, no browser, and every place that has a number says simulated."""
     with UnifiedWebPlatform("bert", "text", "wasm", web_api_mode="simulation", configuration=TINY) as platform:
         answer = platform.run_inference({"text": "hello"})
         metrics = platform.get_performance_metrics()
+        for told in (
+            platform.load(),
+            platform.warm_up(),
+            platform.describe(),
+            json.loads(platform.write_trace(tmp_path / "trace").read_text())["otherData"],
+        ):
+            assert told["provenance"] == "simulated"
         assert platform.get_browser_compatibility()["provenance"] == "simulated"
     assert answer["metadata"]["provenance"] == answer["performance"]["provenance"] == metrics["provenance"] == "simulated"
     assert answer["metadata"]["browser_version"] is None
     expected = page.run_inference({"text": "hello"})["result"]["embeddings"]
     np.testing.assert_allclose(answer["result"]["embeddings"], expected, rtol=1e-3, atol=1e-4)
     with UnifiedWebPlatform("llama", "text", web_api_mode="simulation", configuration=TINY) as decoder:
-        streamed = [token.token_id for token in decoder.stream({"text": "once upon"})]
-        assert streamed == decoder.run_inference({"text": "once upon"})["result"]["token_ids"][0]
+        tokens = list(decoder.stream({"text": "once upon"}))
+        assert {token.provenance for token in tokens} == {"simulated"}
+        assert [token.token_id for token in tokens] == decoder.run_inference({"text": "once upon"})["result"]["token_ids"][0]
 
 
 def test_the_published_name_resolves_and_says_that_its_weights_are_synthetic():

@@ -101,6 +101,12 @@ def test_rules_of_the_wgsl_engine():
         checked({"precision": 2, "kv_cache_bits": "few"}, platform="webgpu")
 
 
+def test_a_number_may_be_written_as_text_and_nothing_means_the_default():
+    """A threshold is compared with sizes, so it is a number afterwards; None is as good as leaving the key out."""
+    config = checked({"memory_threshold_mb": "512", "adapter": None, "threads": None}).config
+    assert (config.memory_threshold_mb, config.adapter, config.threads) == (512.0, "auto", None)
+
+
 def test_what_has_no_effect_is_a_warning():
     """A workgroup size for this engine, a context for a model that does not generate: reported, and nothing is invalid."""
     assert found({"workgroup_size": 64}, "workgroup_of_engine").severity == "warning"
@@ -119,6 +125,9 @@ def test_what_has_no_effect_is_a_warning():
         ({"batch_size": 2.5}, "batch_size"),
         ({"use_kv_cache": "perhaps"}, "boolean"),
         ({"memory_threshold_mb": -1}, "memory_threshold_mb"),
+        ({"memory_threshold_mb": float("nan")}, "memory_threshold_mb"),
+        ({"batch_size": float("inf")}, "batch_size"),
+        ({"batch_size": 10**400}, "batch_size"),
         ({"workgroup_size": [0]}, "workgroup_size"),
         ({"workgroup_size": "big"}, "workgroup_size"),
         ({"error_recovery": "hope"}, "recovery_mode"),

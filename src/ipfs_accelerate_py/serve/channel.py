@@ -60,9 +60,9 @@ class Channel:
 
     def _drain(self, stopped: bool = False) -> bool:
         with self._lock:
-            drained = (self._behind or stopped) and len(self._events) <= self.limit // 2
-            if drained:
-                self._behind = False
+            behind = self._behind or stopped
+            drained = behind and len(self._events) <= self.limit // 2
+            self._behind = behind and not drained
         if drained:
             if self._timer is not None:
                 self._timer.cancel()

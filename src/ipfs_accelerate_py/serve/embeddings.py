@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ MOST_WAITING = 8
 
 
 class Embedder:
-    """``embed`` runs one request at a time, in whichever thread calls it; more than MOST_WAITING at once are refused.
+    """One request at a time, in a thread of its own, so that waiting ones hold no thread that others need; more than MOST_WAITING at once
+    are refused.
 
-    UserError for a model that makes no embeddings of texts.
+    UserError for a model that makes no embeddings of texts. Close it.
     """
 
     def __init__(self, model: str, size: str | None = None) -> None:
@@ -28,7 +30,7 @@ class Embedder:
         if self._class.family != "embedding" or self._class.raw_inputs != ("text",):
             raise UserError(f"{model} makes no embeddings of texts: bert does.")
         self.name = f"{self.reference.model_class}-{self.reference.size}"
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "embeddings")
         self._places = threading.Semaphore(MOST_WAITING)
         self._loaded: tuple[Any, Any, Any] | None = None
 
@@ -36,15 +38,21 @@ class Embedder:
         reference = self.reference
         return {"platform": "cpu", "engine": "torch", "weights": reference.weights, "origin": reference.origin}
 
-    def embed(self, texts: list[str]) -> tuple[np.ndarray, int]:
-        """float32 [texts, size] of length 1, and how many tokens the texts have. Raises ApiError for a text that is too long or empty."""
+    def submit(self, texts: list[str]) -> Future[tuple[np.ndarray, int]]:
+        """float32 [texts, size] of length 1, and how many tokens the texts have; ApiError for a text that is too long or empty. Raises
+        ApiError at once where too many wait."""
         if not self._places.acquire(blocking=False):
             raise busy(f"{MOST_WAITING} requests for embeddings wait already: try again later.")
         try:
-            with self._lock:
-                return self._embed(texts)
-        finally:
+            made = self._thread.submit(self._embed, texts)
+        except BaseException:  # it is closed
             self._places.release()
+            raise
+        made.add_done_callback(lambda _: self._places.release())
+        return made
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     def _embed(self, texts: list[str]) -> tuple[np.ndarray, int]:
         import torch

@@ -65,6 +65,7 @@ class BrowserEngine:
     ) -> Generator[Token, None, None]:
         done: list[int] = []
         failures = 0
+        died: LaunchError | None = None
         self.finish_reason = None
         while True:
             left = max_new_tokens - len(done)
@@ -76,6 +77,10 @@ class BrowserEngine:
             try:
                 if self._model is None:
                     self._open()
+                if died is not None:
+                    self.restarts += 1
+                    on_restart(str(died), self.restarts)
+                    died = None
                 model = self._loaded()
                 stream = cast(
                     Generator[Token, None, None],
@@ -98,8 +103,7 @@ class BrowserEngine:
                 failures += 1
                 if error.error_class not in CURABLE or failures > RESTARTS_PER_ANSWER:
                     raise
-                self.restarts += 1
-                on_restart(str(error), self.restarts)
+                died = error
 
     def cancel(self) -> None:
         with self._lock:

@@ -23,15 +23,20 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_sendable(message))
         self.status = status
         self.kind = kind
-        self.param = param
+        self.param = None if param is None else _sendable(param)
         self.code = code
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def _sendable(text: str) -> str:
+    """Half of a surrogate pair, which JSON may hold and UTF-8 may not, becomes a question mark: what a client sent is quoted to it."""
+    return text.encode(errors="replace").decode()
 
 
 def busy(message: str) -> ApiError:

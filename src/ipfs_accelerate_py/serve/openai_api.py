@@ -22,6 +22,7 @@ from .errors import ApiError
 from .events import Complete, Failed, Piece
 from .job import Job
 from .openai_format import Format, event
+from .prompt import check_text
 from .service import Service, events
 
 MOST_BODY_BYTES = 1 << 20
@@ -73,10 +74,12 @@ class OpenAiApi:
         if not isinstance(texts, list) or not 0 < len(texts) <= MOST_TEXTS or not all(isinstance(text, str) for text in texts):
             message = f"input must be a text or a list of 1 to {MOST_TEXTS} texts; token ids of another tokenizer would mean other words."
             raise ApiError(400, message, param="input")
+        for text in texts:
+            check_text(text, "input")
         form = given.get("encoding_format", "float")
         if form not in ("float", "base64"):
             raise ApiError(400, f"encoding_format must be float or base64, not {form!r}.", param="encoding_format")
-        found, tokens = await asyncio.to_thread(embedder.embed, texts)
+        found, tokens = await asyncio.wrap_future(embedder.submit(texts))
         if given.get("dimensions", found.shape[1]) != found.shape[1]:
             raise ApiError(400, f"This model's embeddings have {found.shape[1]} dimensions and no others.", param="dimensions")
         rows: list[Any] = (

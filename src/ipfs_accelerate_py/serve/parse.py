@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -153,7 +153,8 @@ def _sampling(given: Mapping[str, Any], chat: bool) -> Sampling:
 
 def _number(given: Mapping[str, Any], name: str) -> Any:
     value = given[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # math.isfinite fails on a whole number beyond the range of floats, which JSON may hold.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ApiError(400, f"{name} must be a number, not {json.dumps(value)}.", param=name)
     return value
 

@@ -72,10 +72,7 @@ class Prompts:
         return rendered[0][0]
 
     def _encode(self, text: str, param: str, *, special: bool) -> Sequence[int]:
-        try:
-            text.encode()
-        except UnicodeEncodeError as broken:
-            raise ApiError(400, f"The text has half of a surrogate pair at character {broken.start}.", param=param) from None
+        check_text(text, param)
         if special:
             try:
                 with self._lock:
@@ -85,22 +82,34 @@ class Prompts:
         return self._tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def check_text(text: str, param: str) -> None:
+    """ApiError for half of a surrogate pair, which JSON may hold and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:
+        raise ApiError(400, f"The text has half of a surrogate pair at character {broken.start}.", param=param) from None
+
+
 def _turn(message: Any, number: int) -> dict[str, str]:
     where = f"messages[{number}]"
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise ApiError(400, f"{where} must have a role, one of {', '.join(ROLES)}.", param=where)
     content = message.get("content")
     if isinstance(content, list):
-        kinds = {part.get("type") if isinstance(part, dict) else None for part in content}
-        if kinds - {"text"}:
+        texts = [text for part in content if isinstance(text := _text_of(part), str)]
+        if len(texts) < len(content):
             raise ApiError(
                 400, f"{where} has a part that is not text; this model reads text alone.", param=where, code="unsupported"
             )
-        content = "".join(str(part.get("text", "")) for part in content)
+        content = "".join(texts)
     if not isinstance(content, str):
         raise ApiError(400, f"{where} must have a text as its content.", param=where)
     role = "system" if message["role"] == "developer" else message["role"]
     return {"role": role, "content": content}
+
+
+def _text_of(part: Any) -> Any:
+    return part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
 
 
 def _content(token: Any) -> str:

@@ -84,7 +84,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def application(service: Service, *, token: str | None = None, loopback: bool = True) -> ASGIApp:
+def application(service: Service, names: tuple[str, ...] | None, token: str | None) -> ASGIApp:
     async def stream(socket: WebSocket) -> None:
         await websocket.Connection(service, socket).run()
 
@@ -98,7 +98,7 @@ def application(service: Service, *, token: str | None = None, loopback: bool = 
 
     routes = [*OpenAiApi(service).routes(), WebSocketRoute(websocket.PATH, stream)]
     app = Starlette(routes=routes, exception_handlers={404: not_found, 405: not_allowed})
-    return Guard(app, LOOPBACK_NAMES if loopback else None, token)
+    return Guard(app, names, token)
 
 
 class Server:
@@ -117,7 +117,7 @@ class Server:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}/v1"
         config = uvicorn.Config(
-            application(service, token=token, loopback=_is_loopback(host)),
+            application(service, (*LOOPBACK_NAMES, shown) if _is_loopback(host) else None, token),
             log_level="warning",
             access_log=False,
             lifespan="off",

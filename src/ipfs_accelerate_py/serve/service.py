@@ -63,6 +63,8 @@ class Service:
     def close(self) -> None:
         self.scheduler.close()
         self.engine.close()
+        if self.embedder is not None:
+            self.embedder.close()
 
 
 async def events(job: Job) -> AsyncGenerator[Event, None]:

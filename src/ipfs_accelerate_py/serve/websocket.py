@@ -20,6 +20,7 @@ from .errors import ApiError
 from .events import CacheStatus, Complete, Event, Failed, MemoryPressure, Piece, PrefillComplete, Recovered, Start
 from .job import Job
 from .openai_format import usage
+from .prompt import check_text
 from .service import Service, events
 
 PATH = "/v1/stream"
@@ -89,6 +90,7 @@ class Connection:
             raise ApiError(400, "A message's type is generate or cancel.", param="type")
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST_ID:
             raise ApiError(400, f"A message has an id, a text of 1 to {LONGEST_ID} characters.", param="id")
+        check_text(name, "id")  # it is sent back
         if kind == "cancel":
             job = self._jobs.get(name)
             if job is None:

@@ -47,10 +47,17 @@ class AsyncUnifiedWebPlatform:
     async def stream(self, inputs: Mapping[str, Any], *, max_new_tokens: int | None = None) -> AsyncIterator[Token]:
         """An asynchronous iterator of tokens; ``aclose`` (or leaving the loop that iterates) ends the generation."""
         tokens = await self._call(lambda: self.platform.stream(inputs, max_new_tokens=max_new_tokens))
+        coming: asyncio.Future[Token | None] | None = None
         try:
-            while (token := await self._call(next, tokens, None)) is not None:
+            while True:
+                coming = asyncio.ensure_future(self._call(next, tokens, None))
+                if (token := await asyncio.shield(coming)) is None:
+                    return
                 yield token
         finally:
+            if coming is not None:  # a generator cannot be closed while a thread waits in it
+                await asyncio.wait([coming])
+                coming.exception()  # nobody else asks for it where this task was cancelled
             await self._call(tokens.close)  # type: ignore[attr-defined]  # a generator, typed as an iterator
 
     async def close(self) -> None:

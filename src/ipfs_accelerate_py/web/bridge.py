@@ -240,7 +240,10 @@ class Bridge:
         else:
             with self._lock:
                 waiting = self._pending.get(message.id)
-            if waiting is not None:  # otherwise it came after its time was over
+            if waiting is None:  # it came after its time was over, or nobody has ever asked
+                if message.id:
+                    self._count_unasked()
+            else:
                 failed = isinstance(message, Failure)
                 waiting.put(LaunchError(message.error_class, self._told(message)) if failed else frame)  # type: ignore[attr-defined, arg-type]
 

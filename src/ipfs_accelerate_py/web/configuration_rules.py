@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -160,8 +161,11 @@ class Checked:
     def _memory(self) -> None:
         value = self.values.get("memory_threshold_mb")
         number = _number(value)
-        if value is not None and (number is None or number <= 0):
+        if value is None:
+            return
+        if number is None or number <= 0:
             raise _uncorrectable("memory_threshold_mb", f"memory_threshold_mb is a number of megabytes above 0, not {value!r}.")
+        self.values["memory_threshold_mb"] = number
 
     def _workgroup(self) -> None:
         value = self.values.get("workgroup_size")
@@ -184,7 +188,10 @@ class Checked:
 
     def _word(self, rule: str, key: str, known: tuple[str, ...]) -> None:
         value = self.values.get(key)
-        if value is None or value in known:
+        if value is None:
+            self.values.pop(key, None)
+            return
+        if value in known:
             return
         meant = str(value).strip().lower()
         if meant not in known:
@@ -266,9 +273,10 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _uncorrectable(rule: str, message: str, remedy: str = "") -> ConfigurationError:

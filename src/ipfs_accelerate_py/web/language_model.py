@@ -136,9 +136,8 @@ class LanguageModel:
         self.finish_reason: str | None = None
         self.reused_tokens = 0
         self._adapter = adapter
-        self.load_ns: dict[
-            str, int
-        ] = {}  # of fetching with the copy to the device, and of waiting for pipelines; the page's clock
+        # Of fetching with the copy to the device, and of waiting for pipelines; the page's clock.
+        self.load_ns: dict[str, int] = {}
         self._name, self._limit_s = f"language-model-{next(_names)}", limit_s
         self._own_page = page is None
         if page is None:

@@ -183,7 +183,9 @@ def describe(
         output_matrix=embedding if tied or head is None else matrix(head.removesuffix(".weight"), vocabulary, hidden),
     )
     end = _end_tokens(folder, text, config)
-    needed = {plane.file for matrix in used_matrices.values() for plane in matrix.planes}
+    needed = {
+        plane.file for matrix in used_matrices.values() for plane in (*matrix.planes, *([matrix.bias] if matrix.bias else []))
+    }
     needed |= {vector.plane.file for vector in used_vectors.values()}
     return ModelFiles(
         folder=folder,

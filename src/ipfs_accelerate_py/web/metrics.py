@@ -99,10 +99,11 @@ class Metrics:
                 lines += [f"# TYPE {name}_{gauge} gauge", f"{name}_{gauge}{_labels(labels)} {value:.9g}"]
         return "\n".join(lines) + "\n"
 
-    def chrome_trace(self) -> str:
-        """JSON that chrome://tracing and ui.perfetto.dev open: the latest MOST_EVENTS stretches of time."""
+    def chrome_trace(self, provenance: str) -> str:
+        """JSON that chrome://tracing and ui.perfetto.dev open: the latest MOST_EVENTS stretches of time, and whose they are."""
         with self._lock:
-            return json.dumps({"traceEvents": list(self._events), "displayTimeUnit": "ms"})
+            trace = {"traceEvents": list(self._events), "displayTimeUnit": "ms", "otherData": {"provenance": provenance}}
+        return json.dumps(trace)
 
 
 def _labels(labels: Mapping[str, str], **more: str) -> str:

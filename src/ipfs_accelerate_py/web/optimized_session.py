@@ -211,14 +211,18 @@ class OptimizedSession:
         self._page.ask(protocol.LoseDevice(), protocol.Done, "losing the device", self._limit_s("default"))
 
     def close(self) -> None:
-        if self._profile is not None:
-            self._end_politely()
-        self._page.close()
-        self._stack.close()
+        with self._stack:  # the profile is free again whatever happens
+            try:
+                if self._profile is not None:
+                    self._end_politely()
+            finally:
+                self._page.close()
 
     def _end_politely(self) -> None:
         """A browser that is killed loses what it has not written yet, and a kept profile is there for just that."""
         process = self._page.process
+        if process.poll() is not None:  # its number may be another's by now
+            return
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
         process.wait(CLOSE_WAIT_S)

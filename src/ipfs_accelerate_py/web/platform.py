@@ -127,9 +127,7 @@ class UnifiedWebPlatform:
 
         Returns the ``loading`` part of ``get_performance_metrics``.
         """
-        threading.Thread(
-            target=lambda: self.model.processor, daemon=True
-        ).start()  # Python's imports overlap with the browser's start
+        threading.Thread(target=self._import_early, daemon=True).start()
         opened = self.runner.open(on_progress)
         if self.config.use_shader_precompilation and opened.plan.platform == "webgpu" and opened.live:
             requests.warm_up(self, 1)
@@ -206,12 +204,12 @@ class UnifiedWebPlatform:
             raise ConfigurationError("A simulation has no server that could show its metrics.", details={"rule": "simulation"})
         bridge = live.page.bridge
         bridge.site.texts["metrics"] = lambda: (requests.prometheus(self), "text/plain; version=0.0.4")
-        bridge.site.texts["trace.json"] = lambda: (self.metrics.chrome_trace(), "application/json")
+        bridge.site.texts["trace.json"] = lambda: (self.metrics.chrome_trace(self.runner.provenance), "application/json")
         return f"{bridge.origin}/metrics"
 
     def write_trace(self, path: str | Path) -> Path:
         """Write what was timed as a Chrome trace (chrome://tracing, ui.perfetto.dev)."""
-        Path(path).write_text(self.metrics.chrome_trace())
+        Path(path).write_text(self.metrics.chrome_trace(self.runner.provenance))
         return Path(path)
 
     def describe(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..spec import identity
 from .browsers import Browser
 from .protocol import RecordedPipeline
 
-MOST_RECORDINGS = 200  # about 100 KB each; the oldest go
+MOST_RECORDINGS = 200  # the WGSL of a model each; the oldest go
 
 
 def tuned_numbers(browser: Browser) -> dict[str, int]:

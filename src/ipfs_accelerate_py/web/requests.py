@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,12 +27,13 @@ WARM_UP_TOKENS = 8
 @dataclass(frozen=True)
 class Token:
     """``text`` is what this token adds, and may be empty where a letter needs several. ``ms`` since the generation began, by the page's
-    clock."""
+    clock, unless ``provenance`` says that the page is simulated."""
 
     index: int
     token_id: int
     text: str
     ms: float
+    provenance: Literal["measured", "simulated"]
 
 
 def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
@@ -52,7 +53,8 @@ def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_n
     platform.metrics.inferred(inference_ms)
     for name, start, end in (("preprocess", started, ready), ("inference", ready, ran), ("postprocess", ran, ended)):
         platform.metrics.span(name, start, end, rows=rows)
-    tokens = sum(len(run.token_ns) * run.outputs["token_ids"].shape[0] for run in runs) if wanted else None
+    ends = platform.model.end_tokens
+    tokens = sum(_generated(run.outputs["token_ids"], ends) for run in runs) if wanted else None
     return {
         "success": True,
         "result": result,
@@ -123,7 +125,7 @@ def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], want
             whole = platform.model.processor.tokenizer.decode([token for token in ids if token not in ends])
             piece = "" if whole.endswith("\ufffd") else whole[len(said) :]  # a letter whose bytes are still coming
             said += piece
-            yield Token(len(ids) - 1, token_id, piece, ns / 1e6)
+            yield Token(len(ids) - 1, token_id, piece, ns / 1e6, platform.runner.provenance)
     finally:
         ended.set()
         thread.join()
@@ -176,7 +178,7 @@ def warm_up(platform: UnifiedWebPlatform, passes: int) -> dict[str, Any]:
     for _ in range(passes):
         runs = platform.runner.execute(work.passes, 1)
         times.append(sum(run.ns for run in runs) / 1e6)
-    return {"pass_ms": times}
+    return {"pass_ms": times, "provenance": platform.runner.provenance}
 
 
 def metadata(platform: UnifiedWebPlatform, opened: Opened) -> dict[str, Any]:
@@ -247,6 +249,7 @@ def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
         "memory_usage_mb": held / 1e6 if held is not None else None,
         "memory": {"browser_processes_bytes": held, **{key: page_memory.get(key) for key in ("gpu_buffer_bytes", "gpu_buffer_peak_bytes")}},
         "loading": {
+            "provenance": platform.runner.provenance,
             "fetch_ms": loading.fetch_ms if loading else None,
             "upload_ms": loading.upload_ms if loading else None,
             "compile_ms": loading.compile_ms if loading else None,
@@ -313,6 +316,12 @@ def _new_tokens(
     if prompt >= context:
         raise ModelError(f"The input has {prompt} tokens, and the context of {context} leaves none to generate: shorten it.")
     return context - prompt, (f"Only {context - prompt} of {wanted} tokens fit the context of {context}.",)
+
+
+def _generated(token_ids: np.ndarray, ends: Sequence[int]) -> int:
+    """How many tokens [rows, tokens] hold: a row that ended goes on only because others of its pass had not."""
+    ended = np.isin(token_ids, ends)
+    return int(np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, token_ids.shape[1]).sum())
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]], ends: Sequence[int]) -> dict[str, np.ndarray]:

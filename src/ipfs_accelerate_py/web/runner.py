@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ..errors import LaunchError
 from ..platforms.browser_platform import BrowserPlatform
@@ -71,6 +71,11 @@ class Runner:
         self._slots = threading.Semaphore(IN_FLIGHT)
         self._pending = 0
         self._pending_lock = threading.Lock()
+
+    @property
+    def provenance(self) -> Literal["measured", "simulated"]:
+        """Of every time that is told, also before a model is open."""
+        return SimulatedModel.provenance if self._host is None else PageModel.provenance
 
     @property
     def opened(self) -> Opened | None:

@@ -35,7 +35,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loading:
-    """What opening took, by the page's clock. ``upload_ms`` is None where the engine does not tell it from compiling."""
+    """What opening took, by the page's clock; ``fetch_ms`` includes the check of each file. ``upload_ms`` is None where the engine does
+    not tell it from compiling."""
 
     fetch_ms: float
     compile_ms: float
@@ -102,7 +103,7 @@ class PageModel(ServedModel):
     """A model in a page, beside others."""
 
     engine = ENGINE
-    provenance = "measured"
+    provenance: Literal["measured", "simulated"] = "measured"
 
     def __init__(self, page: Page, name: str, request: OpenRequest, on_progress: OnProgress = lambda progress: None) -> None:
         model = request.model

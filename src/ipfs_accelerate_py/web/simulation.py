@@ -6,7 +6,7 @@ Outputs are real, times are those of onnxruntime here, and everything is marked 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .served_model import Arrays, Loading, OnProgress, OnToken, OpenRequest, Pro
 
 class SimulatedModel(ServedModel):
     engine = "onnxruntime (simulation of a browser)"
-    provenance = "simulated"
+    provenance: Literal["measured", "simulated"] = "simulated"
 
     def __init__(self, request: OpenRequest, on_progress: OnProgress = lambda progress: None) -> None:
         started = time.perf_counter()
