@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -128,19 +129,34 @@ class Reference:
         self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.frequencies = frequencies
 
+    def greedy(self, ids: np.ndarray, new: int, chunk: int, bits: tuple[int, int], recent: int, cut: int = 0) -> list[int]:
+        """The likeliest ``new`` tokens after ``ids``, one at a time; the other arguments as of ``logits``."""
+        known = list(ids)
+        for _ in range(new):
+            edges = [*range(0, cut, chunk), *range(cut, len(ids), chunk), *range(len(ids), len(known))]
+            known.append(int(self._logits(np.array(known), edges, *bits, recent, cut)[-1].argmax()))
+        return known[len(ids) :]
+
     def logits(self, ids: np.ndarray, chunk: int, key_bits: int, value_bits: int, recent: int) -> np.ndarray:
         """float32 [tokens, vocabulary]; ``chunk`` tokens at a time, and what left the recent window is quantised between chunks."""
+        return self._logits(ids, list(range(0, len(ids), chunk)), key_bits, value_bits, recent)
+
+    def _logits(
+        self, ids: np.ndarray, edges: list[int], key_bits: int, value_bits: int, recent: int, cut: int = 0
+    ) -> np.ndarray:
+        """Chunks begin at ``edges``. The first ``cut`` tokens are what an earlier, longer answer left: quantised for all that follow."""
         config, length, folded = self.config, 0, 0
         layers = range(config.num_hidden_layers)
         shape = (config.num_key_value_heads, 0, self.size)
         self.keys = {layer: np.zeros(shape) for layer in layers}
         self.values = {layer: np.zeros(shape) for layer in layers}
         rows = []
-        for start in range(0, len(ids), chunk):
-            hidden = self.weights["model.embed_tokens.weight"][ids[start : start + chunk]]
+        for start, end in pairwise([*edges, len(ids)]):
+            hidden = self.weights["model.embed_tokens.weight"][ids[start:end]]
             for layer in layers:
                 hidden = self._layer(layer, hidden, length, folded, key_bits, value_bits)
             length += len(hidden)
+            folded = max(folded, cut if length == cut else 0)
             while min(key_bits, value_bits) < 16 and length - folded >= recent + kv.FOLD:
                 folded += kv.FOLD
             head = self.weights.get("lm_head.weight", self.weights["model.embed_tokens.weight"])

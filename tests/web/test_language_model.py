@@ -236,8 +236,9 @@ def test_bad_requests_are_refused(greedy: tuple[LanguageModel, Any], wrong: Any,
 
 
 def test_a_quantised_group_goes_whole_and_bytes_are_exact(tmp_path: Path):
-    """Truncating into a folded group leaves whole groups, and the answer after it is right; buffers have the bytes of the formats."""
-    save(build("llama"), tmp_path / "model", 4, group_size=64)
+    """Truncating into a folded group leaves whole groups, quantised for all that follows, and the answers before and after it are the
+    NumPy cache's; buffers have the bytes of the formats."""
+    torch_model = save(build("llama"), tmp_path / "model", 4, group_size=64)
     progress: list[LoadProgress] = []
     options = {"key_bits": 4, "value_bits": 2, "recent_tokens": 32, "context_length": 160, "prefill_tokens": 24}
     with LanguageModel(require("firefox"), tmp_path / "model", **options) as model:
@@ -245,10 +246,13 @@ def test_a_quantised_group_goes_whole_and_bytes_are_exact(tmp_path: Path):
         assert [step.stage for step in progress[-2:]] == ["weights", "compile"]
         assert progress[-1].done_bytes == sum(file.bytes for file in model.files.files)
         ids = some_ids(120)
+        reference = Reference(torch_model.config, weights(torch_model), np.array(model.files.decoder.inverse_frequencies))
         first = [token.id for token in model.generate(ids, max_new_tokens=4, stop=())]
+        assert first == reference.greedy(ids, 4, 24, (4, 2), 32)
         assert model.truncate(50) == 32
         assert model.truncate(100) == 32
-        assert [token.id for token in model.generate(ids, max_new_tokens=4, stop=())] == first
+        second = [token.id for token in model.generate(ids, max_new_tokens=4, stop=())]
+        assert second == reference.greedy(ids, 4, 24, (4, 2), 32, cut=32) != first
         assert model.reused_tokens == 32
     # 160 places a layer: keys 5 bits a number, values 3, and a float16 ring of 32 recent + 32 + 24, rounded up to 96 tokens.
     ring = 2 * 96 * 32 * 2
