@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import time
@@ -61,9 +62,13 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+STALL_S = 2.0
+
+
 class Saboteur:
     """Harms responses of the model's weights; ``ranges`` are those that were asked for. ``harm`` gets the bytes of each response and
-    says what is sent; None for a connection that drops after half of them."""
+    says what is sent; None for a connection that stalls after half of them and then drops, as a lost link does: of one that drops at
+    once a browser may give the page nothing."""
 
     def __init__(self, harm: Callable[[int, bytes], bytes | None]) -> None:
         self.ranges: list[str] = []
@@ -90,6 +95,7 @@ class Saboteur:
             await send(start)
             if sent is None:
                 await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+                await asyncio.sleep(STALL_S)
                 raise ConnectionError("dropped on purpose")  # uvicorn closes a connection whose application fails
             await send({"type": "http.response.body", "body": sent, "more_body": False})
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -60,6 +61,16 @@ class Filters:
 def text(value: object) -> str:
     """The value as a filter names it."""
     return "" if value is None else str(value)
+
+
+def facet_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    """What each facet can be filtered by, with the number of rows that have it."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in FACETS}
+    for row in rows:
+        for name in FACETS:
+            if name in row:
+                counts[name][text(row[name])] += 1
+    return {name: dict(found) for name, found in counts.items()}
 
 
 def _has(row: Row, words: list[str]) -> bool:

@@ -19,10 +19,10 @@ function hasWords(row, words) {
   return words.every((word) => everything.includes(word));
 }
 
-/** The values of a facet among rows, with how many rows have each; numbers in their order. */
-export function facetValues(rows, name) {
-  const counts = new Map();
-  for (const row of rows) if (name in row) counts.set(facetText(row[name]), (counts.get(facetText(row[name])) ?? 0) + 1);
+/** The values of a facet among rows, or the `known` ones where rows were left out, with how many rows have each; numbers in their order. */
+export function facetValues(rows, name, known) {
+  const counts = new Map(Object.entries(known ?? {}));
+  if (!known) for (const row of rows) if (name in row) counts.set(facetText(row[name]), (counts.get(facetText(row[name])) ?? 0) + 1);
   return [...counts].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
 }
 

@@ -117,7 +117,7 @@ function facets() {
   const active = document.activeElement?.closest?.("#facets") ? document.activeElement.dataset.option ?? document.activeElement.parentNode?.dataset?.facet : null;
   const parts = FACETS.flatMap((name) => {
     const chosen = state.facets[name] ?? [];
-    const values = facetValues(answer.rows, name);
+    const values = facetValues(answer.rows, name, answer.values?.[name]);
     for (const value of chosen) if (!values.some(([known]) => known === value)) values.push([value, 0]);
     if (values.length < 2 && chosen.length === 0) return [];
     const options = values.map(([value, count]) => element("label", {},

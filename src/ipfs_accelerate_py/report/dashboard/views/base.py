@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import plotly.graph_objects as go
@@ -93,11 +93,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """Rows, and a sentence about what was left out. ``partial``: other filters would bring other rows, so ask again with them."""
+    """Rows, and a sentence about what was left out. ``partial``: other filters would bring other rows, so ask again with them; ``values``
+    then has what each facet can be filtered by, with the number of rows that have it, where the rows alone do not show all."""
 
     rows: list[Row]
     note: str = ""
     partial: bool = False
+    values: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class View:
             "figure": {"data": figure["data"], "layout": figure["layout"]} if figure else None,
             "note": found.note,
             "partial": found.partial,
+            "values": found.values,
             "empty": {"sentence": sentence, "command": command},
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ... import figures
 from .. import tables
-from ..filters import Filters
+from ..filters import Filters, facet_values
 from ..snapshot import Row, Snapshot
 from .base import Found, View, with_fields
 from .predicted import cells_predicted
@@ -32,11 +32,12 @@ def _matrix(snapshot: Snapshot, _: Filters) -> Found:
 
 
 def _launches(snapshot: Snapshot, filters: Filters) -> Found:
-    found = filters.keep(tables.launches(snapshot))
+    every = tables.launches(snapshot)
+    found = filters.keep(every)
     if len(found) <= LAUNCHES_UP_TO:
         return Found(found)
     told = f"The first {LAUNCHES_UP_TO:,} of {len(found):,} launches: filter to see others. The REST address gives all with limit=0."
-    return Found(found[:LAUNCHES_UP_TO], told, partial=True)
+    return Found(found[:LAUNCHES_UP_TO], told, partial=True, values=facet_values(every))
 
 
 LAUNCHES_UP_TO = 2000  # what a page draws and sorts at once without being felt
