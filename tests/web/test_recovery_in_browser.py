@@ -50,8 +50,26 @@ def process_of(platform: UnifiedWebPlatform) -> psutil.Process:
     return psutil.Process(platform._host.live.page.process.process_ids()[0])
 
 
+def ended(process: psutil.Process) -> bool:
+    """Gone, or waiting for a parent that may never ask for it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def await_end(processes: list[psutil.Process]) -> None:
+    deadline = time.monotonic() + 30
+    while not all(ended(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def kill_browser(platform: UnifiedWebPlatform) -> None:
-    process_of(platform).kill()
+    """Until all of it is gone: its page lives on for a moment, and may answer."""
+    root = process_of(platform)
+    family = [root, *root.children(recursive=True)]
+    root.kill()
+    await_end(family)
 
 
 def kill_kind(kind: str) -> Callable[[UnifiedWebPlatform], None]:
@@ -60,6 +78,7 @@ def kill_kind(kind: str) -> Callable[[UnifiedWebPlatform], None]:
         assert found
         for process in found:
             process.send_signal(signal.SIGABRT)
+        await_end(found)
 
     return kill
 

@@ -152,6 +152,9 @@ class Recovery:
 
 
 def _nearest(precision: str, usable: tuple[str, ...]) -> str:
-    """The narrowest of ``usable`` that is no narrower than ``precision``, or else the widest; they come widest first."""
+    """The narrowest of ``usable`` that is no narrower than ``precision``, or else the widest, also where none is decided yet (auto);
+    they come widest first."""
+    if precision not in WIDEST_FIRST:
+        return usable[0]
     wide_enough = [name for name in usable if WIDEST_FIRST.index(name) <= WIDEST_FIRST.index(precision)]
     return wide_enough[-1] if wide_enough else usable[0]
