@@ -20,23 +20,6 @@ export class ArraySink implements Sink {
   }
 }
 
-/** Straight into a GPU buffer, whose size is a multiple of 4; nothing of the file stays in the page. */
-export class GpuSink implements Sink {
-  constructor(
-    private readonly device: GPUDevice,
-    private readonly buffer: GPUBuffer,
-  ) {}
-
-  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void {
-    const whole = bytes.length & ~3;
-    this.device.queue.writeBuffer(this.buffer, offset, bytes, 0, whole);
-    if (whole === bytes.length) return;
-    const rest = new Uint8Array(4); // a write has a multiple of 4 bytes
-    rest.set(bytes.subarray(whole));
-    this.device.queue.writeBuffer(this.buffer, offset + whole, rest);
-  }
-}
-
 export interface LoadedFile {
   name: string;
   sink: Sink;

@@ -262,3 +262,13 @@ def test_gpus_that_are_not_there(known, places, gpus):
         choose(known, places[2:], "bert", mode="training", batch_size=2)
     with pytest.raises(UserError, match="This machine has 4 of the 8 GPUs"):
         choose(known, gpus, "bert", mode="training", gpu_count=8, batch_size=2)
+
+
+def test_memory_is_marked_as_predicted_also_beside_a_measured_time():
+    """A candidate whose time was measured has a memory by formula: the mark is in the dictionary and in the table's head."""
+    from automated_hardware_selection import select_optimal_hardware
+
+    selection = select_optimal_hardware("bert", available_hardware=["h200"])
+    assert any(score["provenance"] == "measured" for score in selection.to_dict()["all_scores"])
+    assert all(score["memory_provenance"] == "predicted" for score in selection.to_dict()["all_scores"])
+    assert "predicted GB" in str(selection)

@@ -155,11 +155,8 @@ def test_launches_have_the_quantiles_of_their_samples(snapshot: Snapshot, full_s
 
 def test_predictions_stand_beside_measurements_and_are_marked(tmp_path: Path) -> None:
     """One of a measured cell is compared with it; one of what was not measured is a predicted tile, with its band, and never ranked."""
-    from ipfs_accelerate_py.store.migration import SCHEMA_VERSION
+    from ipfs_accelerate_py.store import observed
 
-    if SCHEMA_VERSION < 4:
-        pytest.skip("this schema has no table of predictions")
-    observed = pytest.importorskip("ipfs_accelerate_py.store.observed")
     path = tmp_path / "p.duckdb"
     dashboard_stores.add(path, [fixture.launch(fixture.spec_of("bert", "torch"), index, 20.0) for index in range(4)])
     machine = queries.launches(path)[0]["machine_hash"]

@@ -61,6 +61,7 @@ class Prediction:
     reasons: tuple[str, ...] = field(default=())
     machine_name: str = ""
     software_adapter: bool = False
+    memory_provenance: str = "predicted"  # also where the time was measured: peaks are not taken from a store
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

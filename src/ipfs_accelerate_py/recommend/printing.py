@@ -18,7 +18,7 @@ def table(selection: HardwareSelection) -> str:
         "",
     ]
     feasible = [score for score in selection.all_scores if score.feasible][:SHOWN]
-    head = ("candidate", "ms", "items/s", "memory GB", "source", "")
+    head = ("candidate", "ms", "items/s", "predicted GB", "source", "")
     rows = [head, *(_row(score) for score in feasible)]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines += ["  " + "  ".join(cell.ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip() for row in rows]

@@ -24,6 +24,7 @@ class Score:
     latency_ms: Interval | None = None
     throughput_per_s: Interval | None = None
     memory_bytes: Interval | None = None
+    memory_provenance: str = "predicted"  # also where the time was measured: peaks are not taken from a store
     energy_j: Interval | None = None
     cost_per_million: Interval | None = None
     memory_parts: dict[str, Any] = field(default_factory=dict)

@@ -30,7 +30,7 @@ COLUMNS = {
     "latency_low_ms": ("Low", "ms"),
     "latency_high_ms": ("High", "ms"),
     "throughput_per_s": ("Throughput", "items/s"),
-    "memory_gb": ("Memory", "GB"),
+    "memory_gb": ("Memory, predicted", "GB"),
     "pareto": ("Nothing is better in all", ""),
     "provenance": ("Provenance", ""),
     "source": ("Known by", ""),
