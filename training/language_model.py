@@ -29,12 +29,13 @@ COMMON = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
-# Widths are multiples of 64: heads of 64, and whole groups of 32 for weights of few bits. Millions of parameters in the comments.
+# Widths are multiples of 256, which llama.cpp's 2- and 3-bit formats need, with heads of 64. Millions of parameters, at a vocabulary of
+# 8192, in the comments.
 SHAPES: dict[str, dict[str, dict[str, int]]] = {
     "llama": {
-        "small": {"hidden_size": 320, "num_hidden_layers": 6, "num_attention_heads": 5, "intermediate_size": 832},  # 9.9
-        "medium": {"hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "intermediate_size": 1024},  # 17.3
-        # For a CPU and a vocabulary of some thousands. Widths are multiples of 256, which some 2- and 3-bit formats need.
+        "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 768},  # 7.2
+        "medium": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 1024},  # 19.9
+        # For a CPU and a vocabulary of some thousands.
         "mini": {
             "hidden_size": 256,
             "num_hidden_layers": 3,
@@ -44,8 +45,8 @@ SHAPES: dict[str, dict[str, dict[str, int]]] = {
         },
     },
     "qwen2": {
-        "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 704},  # 6.5
-        "medium": {"hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "intermediate_size": 1024},  # 16.1
+        "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 768},  # 6.8
+        "medium": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 1024},  # 18.4
     },
 }
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser = arguments(__doc__, minutes=4, learning_rate=1.5e-3, batch=128)
     parser.add_argument("architecture", choices=SHAPES)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--size", choices=("mini", "small", "medium"), default="small")
+    parser.add_argument("--size", choices=("mini", "small", "medium"), default="medium")
     parser.add_argument("--sequence", type=int, default=SEQUENCE, help="tokens of a window, and of the model's context")
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()

@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", help="these models alone")
-    parser.add_argument("--size", choices=("small", "medium"), default="small", help="of the language models")
+    parser.add_argument("--size", choices=("small", "medium"), default="medium", help="of the language models")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every model's minutes")
     parser.add_argument("--steps", type=int, help="train this many steps instead")
     parser.add_argument("--compile", action="store_true", help="torch.compile for the language models")
