@@ -153,6 +153,7 @@ export interface EngineSpec {
   prefill_arithmetic: "float32" | "float16";
   subgroups: boolean | null;
   attention_workgroups: number;
+  tuned: Record<string, number>;
 }
 
 export interface SamplingSpec {
@@ -414,6 +415,15 @@ export interface TimeCopies {
   repeats: number;
 }
 
+export interface ProfileDecoding {
+  type: "ProfileDecoding";
+  id: number;
+  model: string;
+  length: number;
+  shapes: readonly (readonly number[])[];
+  budget_ms: number;
+}
+
 export interface RunKernel {
   type: "RunKernel";
   id: number;
@@ -523,9 +533,9 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 

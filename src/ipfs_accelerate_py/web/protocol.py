@@ -320,6 +320,17 @@ class TimeCopies(LanguageModelMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileDecoding(LanguageModelMessage):
+    """Time the kernels of a decoding step at a context of ``length`` tokens by the GPU's own clock, each over all layers. With ``shapes``
+    (workgroup size, lanes of a row, rows of a team) every matrix-vector product in each of them. What the cache held is forgotten.
+    ``budget_ms`` bounds the search. Answer: Facts."""
+
+    length: int
+    shapes: tuple[tuple[int, ...], ...]
+    budget_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunKernel(LanguageModelMessage):
     """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
     ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
@@ -524,6 +535,7 @@ LANGUAGE_MODEL_REQUESTS = (
     InspectLanguageModel,
     CloseLanguageModel,
     TimeCopies,
+    ProfileDecoding,
     RunKernel,
 )
 

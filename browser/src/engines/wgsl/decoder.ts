@@ -2,10 +2,10 @@
 import type { DecoderSpec } from "../../protocol";
 import { FOLD, type KeyValueCache } from "./kv_cache";
 import type { Memory } from "./memory";
-import { oneShape } from "./matrix";
+import { oneShape, type Linear } from "./matrix";
 import { bind } from "./pipelines";
 import { encode, encodeOne, vectorSteps, type Dispatch, type Making } from "./steps";
-import { reduction, WORKGROUP } from "./variants";
+import { reduction, WORKGROUP, type MatvecShape, type MatvecUse } from "./variants";
 import type { LayerWeights, Weights } from "./weights";
 
 /** Results of this many sampled tokens are kept on the device; at least twice the steps of a submit. */
@@ -31,7 +31,24 @@ interface LayerSteps {
   fold: { pipeline: GPUComputePipeline; groups: readonly GPUBindGroup[] } | null;
 }
 
+/** A matrix-vector product of a step: the same matrix of every layer, or the one of the output. */
+export interface Product {
+  label: string;
+  use: MatvecUse;
+  linears: readonly Linear[];
+  make: (index: number, shape?: MatvecShape) => Promise<Dispatch[]>;
+}
+
+/** Dispatches of a kind, of all layers, for timing. */
+export interface Stage {
+  label: string;
+  dispatches: number;
+  encode: (pass: GPUComputePassEncoder) => void;
+}
+
 export class Decoder {
+  /** Every matrix-vector product that is one dispatch a part. */
+  products: Product[] = [];
   private embed: Dispatch[] = [];
   private layers: LayerSteps[] = [];
   private output: Dispatch[] = [];
@@ -73,13 +90,22 @@ export class Decoder {
     const attention = pipelines.get("attention_decode", { ...cache.constants, WORKGROUP, CACHE_ACCESS: "read_write", FOLDED_ACCESS: "read" });
     const fold = cache.folding ? pipelines.get("fold", { ...cache.constants, WORKGROUP, CACHE_ACCESS: "read", FOLDED_ACCESS: "read_write" }) : null;
     const merge = pipelines.get("attention_merge", { HEAD_SIZE: spec.head_size, WORKGROUP: 64 });
+    const { layers: all } = weights;
+    const product = (label: string, use: MatvecUse, linears: readonly Linear[], buffers: (index: number) => Parameters<typeof vectorSteps>[3]): Product => {
+      const made: Product = { label, use, linears, make: (index, shape) => vectorSteps(making, linears[index]!, use, buffers(index), shape) };
+      this.products.push(made);
+      return made;
+    };
+    const qkvProduct = product("qkv", { norm: true }, all.map((one) => one.qkv), (index) => ({ x: hidden, y: qkv, norm: all[index]!.attentionNorm }));
+    const outputProduct = product("attention output", { residual: true }, all.map((one) => one.output), () => ({ x: this.attended, y: hidden }));
+    const downProduct = product("down", { residual: true }, all.map((one) => one.down), () => ({ x: act, y: hidden }));
+    const gateUp = all.every((one) => one.gateUp.parts.length === 1)
+      ? product("gate and up", { norm: true, swiglu: true }, all.map((one) => one.gateUp), (index) => ({ x: hidden, y: act, norm: all[index]!.feedForwardNorm }))
+      : null;
+    const headProduct = product("output matrix", { norm: true, greatest: true }, [weights.output], () => ({ x: hidden, y: shared.logits, norm: weights.finalNorm, greatest: shared.greatest }));
     const layer = async (one: LayerWeights, index: number): Promise<LayerSteps> => {
-      const before = vectorSteps(making, one.qkv, { norm: true }, { x: hidden, y: qkv, norm: one.attentionNorm });
-      const after = [
-        vectorSteps(making, one.output, { residual: true }, { x: this.attended, y: hidden }),
-        this.feedForward(one, gated, act),
-        vectorSteps(making, one.down, { residual: true }, { x: act, y: hidden }),
-      ];
+      const before = qkvProduct.make(index);
+      const after = [outputProduct.make(index), gateUp ? gateUp.make(index) : this.feedForward(one, gated, act), downProduct.make(index)];
       const attend = await attention;
       const own = bind(device, attend, 0, { 0: state, 1: qkv, 2: shared.rotary, 3: this.attended, 4: this.parts });
       const folder = await fold;
@@ -91,7 +117,7 @@ export class Decoder {
       };
     };
     const layers = Promise.all(weights.layers.map(layer));
-    const output = vectorSteps(making, weights.output, { norm: true, greatest: true }, { x: hidden, y: shared.logits, norm: weights.finalNorm, greatest: shared.greatest });
+    const output = headProduct.make(0);
     const advance = { RESULTS, FOLDING: cache.constants["FOLDING"]!, RECENT: cache.constants["RECENT"]! };
     const candidates = output.then((parts) => parts.reduce((sum, { workgroups }) => sum + workgroups[0], 0));
     const greedy = candidates.then((CANDIDATES) => pipelines.get("sample_greedy", { ...advance, CANDIDATES, WORKGROUP: 256 }));
@@ -132,6 +158,25 @@ export class Decoder {
       encode(pass, after);
     }
     this.encodeFold(pass, this.cache.fold(position + 1));
+  }
+
+  /** What a greedy step at a context of `length` tokens does beside its matrix-vector products. */
+  stages(length: number): Stage[] {
+    const splits = this.splits(length);
+    const { key_value_heads, heads } = this.spec;
+    const each = (dispatch: (layer: LayerSteps) => void): void => this.layers.forEach(dispatch);
+    return [
+      { label: "embedding", dispatches: this.embed.length, encode: (pass) => encode(pass, this.embed) },
+      {
+        label: `attention, ${splits} splits`,
+        dispatches: this.layers.length,
+        encode: (pass) => each(({ attention }) => encodeOne(pass, attention.pipeline, attention.groups, [key_value_heads, splits])),
+      },
+      ...(splits > 1
+        ? [{ label: "attention merge", dispatches: this.layers.length, encode: (pass: GPUComputePassEncoder) => each(() => encodeOne(pass, this.mergePipeline, [this.mergeGroup(splits)], [heads])) }]
+        : []),
+      { label: "greedy sampler", dispatches: 1, encode: (pass) => encode(pass, [this.greedy]) },
+    ];
   }
 
   encodeFold(pass: GPUComputePassEncoder, groups: number): void {

@@ -16,11 +16,20 @@ export interface Variant {
   tokens: number;
   /** How many workgroups a token's attention is split into, where the context is long enough. */
   attentionWorkgroups: number;
+  /** What a search on this adapter found for a matrix-vector product, by `matvecKey`. */
+  tuned: (key: string) => MatvecShape | null;
+}
+
+/** How a matrix-vector product is spread: a workgroup's invocations, of which `lanes` share a row and have `rows` rows at a time. */
+export interface MatvecShape {
+  workgroup: number;
+  lanes: number;
+  rows: number;
 }
 
 export const WORKGROUP = 128;
 
-export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | null, software: boolean, spec: EngineSpec): Variant {
+export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | null, software: boolean, spec: EngineSpec, adapter: string): Variant {
   const info = adapterInfo as { subgroupMinSize?: number; subgroupMaxSize?: number } | null;
   const largest = info?.subgroupMaxSize ?? 0;
   const smallest = info?.subgroupMinSize ?? 0;
@@ -42,6 +51,10 @@ export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | n
     lanes: subgroups ? Math.max(32, largest) : 32,
     tokens: software ? 1 : 4,
     attentionWorkgroups: spec.attention_workgroups || (software ? 16 : 256),
+    tuned: (key) => {
+      const [workgroup, lanes, rows] = SHAPE_NAMES.map((name) => spec.tuned[`${adapter}|${key} ${name}`]);
+      return workgroup && lanes && rows ? { workgroup, lanes, rows } : null;
+    },
   };
 }
 
@@ -62,19 +75,33 @@ export interface MatvecUse {
   greatest?: boolean;
 }
 
-/** Constants of a matrix-vector product, and how many workgroups it takes. */
-export function matvec(part: Part, variant: Variant, epsilon: number, { norm, residual, swiglu, greatest }: MatvecUse): { constants: Constants; workgroups: number } {
-  const { constants, quantized } = part.layout;
+export const SHAPE_NAMES = ["workgroup", "lanes", "rows"] as const;
+
+/** Names a matrix-vector product among those whose best shape may differ. */
+export function matvecKey({ layout, rows }: Part, { int8 }: Variant, { swiglu }: MatvecUse): string {
+  const { COLUMNS, BITS } = layout.constants;
+  return `matvec ${rows}x${COLUMNS} ${BITS} bits${int8 && layout.quantized ? " int8" : ""}${swiglu ? " swiglu" : ""}`;
+}
+
+function usualShape(part: Part, variant: Variant, { swiglu }: MatvecUse): MatvecShape {
   const rows = swiglu ? part.rows / 2 : part.rows;
-  const perTeam = Math.min(swiglu ? 2 : 4, rowsOfTeam(rows));
+  return { workgroup: WORKGROUP, lanes: variant.lanes, rows: Math.min(swiglu ? 2 : 4, rowsOfTeam(rows)) };
+}
+
+/** Constants of a matrix-vector product, and how many workgroups it takes. */
+export function matvec(part: Part, variant: Variant, epsilon: number, use: MatvecUse, asked?: MatvecShape): { constants: Constants; workgroups: number } {
+  const { constants, quantized } = part.layout;
+  const { norm, residual, swiglu, greatest } = use;
+  const shape = asked ?? variant.tuned(matvecKey(part, variant, use)) ?? usualShape(part, variant, use);
   const int8 = variant.int8 && quantized;
   return {
-    workgroups: Math.ceil(rows / (perTeam * (WORKGROUP / variant.lanes))),
+    workgroups: Math.ceil((swiglu ? part.rows / 2 : part.rows) / (shape.rows * (shape.workgroup / shape.lanes))),
     constants: {
       ...oneShape(part),
-      ...reduction(variant, perTeam * (swiglu ? 2 : 1)),
-      LANES: variant.lanes,
-      ROWS: perTeam,
+      ...reduction(variant, shape.rows * (swiglu ? 2 : 1)),
+      WORKGROUP: shape.workgroup,
+      LANES: shape.lanes,
+      ROWS: shape.rows,
       STREAMS: swiglu ? 2 : 1,
       // What of the vector lies in workgroup memory at a time: about 10 KiB.
       TILE: Math.min(2048, constants["PADDED"] as number),

@@ -1,0 +1,129 @@
+// What each kernel of a decoding step takes by the GPU's own clock, and which shape of each matrix-vector product is the fastest.
+import { ClassifiedError } from "../../failure";
+import { nowNs } from "../../clock";
+import type { ProfileDecoding } from "../../protocol";
+import { median } from "../../wake";
+import type { Decoder, Product, Stage } from "./decoder";
+import { read } from "./memory";
+import { encode, type Dispatch } from "./steps";
+import { matvecKey, type MatvecShape, type Variant } from "./variants";
+
+/** A pass is repeated until it takes this long: browsers may round timestamps to 0.1 ms. */
+const LEAST_PASS_NS = 3e6;
+const MOST_REPEATS = 64;
+const ROUNDS = 5;
+
+export interface StageTime {
+  label: string;
+  dispatches: number;
+  /** Nanoseconds of all its dispatches in a step, each round's. */
+  ns: number[];
+}
+
+export interface ProductTime extends StageTime {
+  key: string;
+  /** Bytes of the matrices, scales and all. */
+  bytes: number;
+  shape: MatvecShape | null;
+}
+
+/** Times passes one after the other in one submit. */
+class GpuClock {
+  private readonly queries: GPUQuerySet;
+  private readonly resolved: GPUBuffer;
+
+  constructor(private readonly device: GPUDevice) {
+    this.queries = device.createQuerySet({ type: "timestamp", count: 2 });
+    this.resolved = device.createBuffer({ size: 16, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
+  }
+
+  async pass(encodePass: (pass: GPUComputePassEncoder) => void): Promise<number> {
+    const encoder = this.device.createCommandEncoder();
+    const pass = encoder.beginComputePass({ timestampWrites: { querySet: this.queries, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 } });
+    encodePass(pass);
+    pass.end();
+    encoder.resolveQuerySet(this.queries, 0, 2, this.resolved, 0);
+    this.device.queue.submit([encoder.finish()]);
+    const [begin, end] = new BigUint64Array(await read(this.device, this.resolved, 16));
+    return Number(end! - begin!);
+  }
+
+  /** Times of `stage` once, after a first round that is not counted and says how often it must be repeated to be seen. */
+  async rounds({ encode: encodeStage }: Pick<Stage, "encode">): Promise<number[]> {
+    const once = await this.pass(encodeStage);
+    const repeats = Math.max(1, Math.min(MOST_REPEATS, Math.ceil(LEAST_PASS_NS / Math.max(once, 1))));
+    const times: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      const ns = await this.pass((pass) => {
+        for (let time = 0; time < repeats; time++) encodeStage(pass);
+      });
+      times.push(ns / repeats);
+    }
+    return times;
+  }
+
+  destroy(): void {
+    this.queries.destroy();
+    this.resolved.destroy();
+  }
+}
+
+export async function profile(device: GPUDevice, decoder: Decoder, variant: Variant, { length, shapes, budget_ms }: ProfileDecoding): Promise<Record<string, unknown>> {
+  if (!device.features.has("timestamp-query")) throw new ClassifiedError("unsupported", "This adapter has no timestamp-query, without which kernels cannot be timed one by one.");
+  const start = nowNs();
+  const clock = new GpuClock(device);
+  const stages: StageTime[] = [];
+  const products: ProductTime[] = [];
+  const refused: string[] = [];
+  let left = 0;
+  try {
+    for (const { label, dispatches, encode: encodeStage } of decoder.stages(length)) stages.push({ label, dispatches, ns: await clock.rounds({ encode: encodeStage }) });
+    for (const product of decoder.products) products.push(...(await timed(clock, product, variant, null)));
+    // The usual shapes are all timed; what the budget leaves goes to the others.
+    const most = device.limits.maxComputeInvocationsPerWorkgroup;
+    // A row's lanes must be whole subgroups.
+    const possible = (shapes as unknown as [number, number, number][]).filter(([workgroup, lanes]) => workgroup <= most && (!variant.subgroups || lanes >= variant.lanes));
+    for (const [workgroup, lanes, rows] of possible)
+      for (const product of decoder.products) {
+        if ((nowNs() - start) / 1e6 > budget_ms) {
+          left++;
+          continue;
+        }
+        try {
+          products.push(...(await timed(clock, product, variant, { workgroup, lanes, rows })));
+        } catch (error) {
+          refused.push(`${product.label} ${workgroup} ${lanes} ${rows}: ${String(error)}`);
+        }
+      }
+  } finally {
+    clock.destroy();
+  }
+  return { stages, products, not_tried: left, refused, search_ms: (nowNs() - start) / 1e6 };
+}
+
+/** Times of a product in a shape, over all layers; layers whose matrices are of another width apart. */
+async function timed(clock: GpuClock, { label, use, linears, make }: Product, variant: Variant, shape: MatvecShape | null): Promise<ProductTime[]> {
+  const kinds = new Map<string, number[]>();
+  linears.forEach((linear, index) => {
+    const key = linear.parts.map((part) => matvecKey(part, variant, use)).join(", ");
+    kinds.set(key, [...(kinds.get(key) ?? []), index]);
+  });
+  const times: ProductTime[] = [];
+  for (const [key, indices] of kinds) {
+    const dispatches: Dispatch[] = (await Promise.all(indices.map((index) => make(index, shape ?? undefined)))).flat();
+    const bytes = indices.flatMap((index) => linears[index]!.parts).reduce((sum, { values, scales }) => sum + values.size + scales.size, 0);
+    times.push({ label, key, bytes, shape, dispatches: dispatches.length, ns: await clock.rounds({ encode: (pass) => encode(pass, dispatches) }) });
+  }
+  return times;
+}
+
+/** The fastest shape of each key by the median, where it gains more than noise would; the rest keep the usual one. */
+export function fastest(products: readonly ProductTime[], leastGain: number): Record<string, MatvecShape> {
+  const found: Record<string, MatvecShape> = {};
+  for (const usual of products.filter(({ shape }) => shape === null)) {
+    const others = products.filter(({ key, shape }) => key === usual.key && shape !== null);
+    const best = others.reduce<ProductTime | null>((a, b) => (a && median(a.ns) <= median(b.ns) ? a : b), null);
+    if (best && median(best.ns) < (1 - leastGain) * median(usual.ns)) found[usual.key] = best.shape!;
+  }
+  return found;
+}
