@@ -239,7 +239,7 @@ export interface OpenModel {
   software_adapter: boolean;
   graphs: Record<string, GraphSpec>;
   generation: ServedGeneration | null;
-  parallel: boolean;
+  optimizations: Optimizations;
 }
 
 export interface Infer {
@@ -293,6 +293,7 @@ export interface Prepare {
 export interface RecordPipelines {
   type: "RecordPipelines";
   id: number;
+  model: string;
 }
 
 export interface AudioFeatures {
@@ -343,6 +344,7 @@ export interface LoadLanguageModel {
   folder: string;
   power_preference: "low-power" | "high-performance" | null;
   software_adapter: boolean;
+  keep: boolean;
 }
 
 export interface LoadWeights {
