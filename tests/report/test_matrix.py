@@ -292,9 +292,9 @@ def test_browsers_that_never_ran_are_unverified() -> None:
     told = {cells[0]: dict(zip(offered.head, cells, strict=True)) for cells in offered.rows}
     assert told.keys() == set(KNOWN)
     assert told["firefox"]["verified"] == "yes: 1 launch"
-    assert told["firefox"]["2, 3 and 4-bit weights"].startswith("yes")
+    assert told["firefox"]["2, 3 and 4-bit weights"] == "can: it has WebGPU"
     assert told["chromium"]["2, 3 and 4-bit weights"] == "not asked"
-    assert told["chromium"]["parallel loading"] == "yes"
+    assert told["chromium"]["parallel loading"] == "can: it has a page"
     for key in ("chrome", "edge", "safari"):
         assert str(told[key]["verified"]).startswith("unverified")
         assert told[key]["parallel loading"] == "not asked"

@@ -17,6 +17,7 @@ from .wording import count
 NOT_ASKED = "not asked"
 NOT_MEASURED = "not measured"
 UNVERIFIED = "unverified: the program knows how to start it, and no launch of it was ever stored"
+CAN = "can: it has "
 # What is measured by benchmarks/web_optimizations.py, by the name of its switch.
 SWITCHES = {
     "shader warm-up": "precompilation",
@@ -61,13 +62,11 @@ def support(matrix: Matrix, browser: str, live: Mapping[str, Facts | Unavailable
     threads = [int(launch["threads"]) for launch in ran if launch["platform"] == "wasm" and launch["threads"]]
     offered["wasm SIMD"] = "yes: the runtime needs it" if threads else _wasm(facts, "simd")
     offered["wasm threads"] = f"yes, {max(threads)}" if max(threads, default=1) > 1 else _wasm(facts, "threads")
-    # What our own runtime does wherever the page has what it takes.
-    some = next(
-        (text for text in (offered["wasm"], offered["webgpu"], offered["webnn"]) if text.startswith("yes")), offered["wasm"]
-    )
-    offered["shader warm-up"] = "yes" if on_gpu else offered["webgpu"]
-    offered["parallel loading"] = "yes" if some.startswith("yes") else some
-    offered["2, 3 and 4-bit weights"] = "yes: the wgsl engine, on WebGPU" if on_gpu else offered["webgpu"]
+    # What our own runtime does wherever the page has what that takes, which is less than a launch that used it.
+    runs = [offered[platform] for platform in ("wasm", "webgpu", "webnn")]
+    offered["shader warm-up"] = f"{CAN}WebGPU" if on_gpu else offered["webgpu"]
+    offered["parallel loading"] = f"{CAN}a page" if any(text.startswith("yes") for text in runs) else runs[0]
+    offered["2, 3 and 4-bit weights"] = f"{CAN}WebGPU" if on_gpu else offered["webgpu"]
     offered["KV cache of 2 to 32 bits"] = offered["2, 3 and 4-bit weights"]
     offered["times of single kernels"] = _feature(facts, "timestamp-query") if on_gpu else offered["webgpu"]
     offered["verified"] = f"yes: {count(len(ran), 'launch')}" if ran else UNVERIFIED

@@ -164,7 +164,8 @@ def _browsers(matrix: Matrix, live: Mapping[str, Facts | Unavailable] | None) ->
     rows = [(key, *(_cut(told[key][feature]) for feature in features)) for key in keys]
     text = (
         f"What each browser offered to its launches and told campaigns{', and what it answered just now' if live else ''}. Browsers "
-        "without a launch are unverified: they run by the same code, and nobody has seen it."
+        "without a launch are unverified: they run by the same code, and nobody has seen it. `can` says that what a part of our own "
+        "runtime needs is there; whether it was used, and what it brought, is in the next table."
     )
     return Section("What browsers offer", text, ("browser", *features), tuple(rows))
 
