@@ -15,7 +15,7 @@ from ipfs_accelerate_py.store.exchange import export
 from ipfs_accelerate_py.store.spool import spool
 from ipfs_accelerate_py.store.writer import Store
 from ipfs_accelerate_py.web import measured_effects
-from ipfs_accelerate_py.web.choices import DEFAULTS, KEYS, Place, choose, switches_of
+from ipfs_accelerate_py.web.choices import DEFAULTS, KEYS, Place, choose, choose_here, switches_of
 from ipfs_accelerate_py.web.configuration import Configuration
 from ipfs_accelerate_py.web.measured_effects import MeasuredEffect, known_effects, store_path
 from ipfs_accelerate_py.web.switches import Switches
@@ -120,6 +120,17 @@ def test_too_few_launches_decide_nothing_but_are_told():
     choice = choose(Configuration(), WHISPER, HERE, known_effects())["precompilation"]
     assert choice.on is True
     assert [(effect.ratio, effect.low, effect.high) for effect in choice.effects] == [(3.0, None, None)]
+
+
+def test_a_store_that_cannot_be_read_stops_nothing_and_is_told():
+    """A damaged file: the defaults, each with the reason."""
+    store_path().parent.mkdir(parents=True)
+    store_path().write_text("this is no store")
+    for name, choice in choose_here(Configuration(), WHISPER, HERE).items():
+        assert choice.on == DEFAULTS[name][0]
+        assert "could not be read" in choice.because and "not a DuckDB file" in choice.because
+    wasm = choose_here(Configuration(), WHISPER, replace(HERE, platform="wasm"))
+    assert all("could not be read" not in choice.because for choice in wasm.values())
 
 
 def test_several_switches_at_once_say_nothing_of_one():

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import UserError
 from ..models.base import ModelClass
 from .configuration import Configuration
-from .measured_effects import LOOPBACK, MeasuredEffect, adapter_of
+from .measured_effects import LOOPBACK, MeasuredEffect, adapter_of, known_effects
 from .switches import Switches
 
 # By switch: the configuration's key, and what holds where nothing was measured.
@@ -51,6 +52,19 @@ class Place:
     device: Mapping[str, Any] | None
     precision: str
     kept: bool
+
+
+def choose_here(config: Configuration, model_class: ModelClass, place: Place) -> dict[str, Choice]:
+    """``choose`` by what this machine's store and the reference measurements hold. A store that cannot be read is no reason not to run:
+    the defaults hold, and each choice says why."""
+    if place.platform != "webgpu":
+        return choose(config, model_class, place, ())
+    try:
+        return choose(config, model_class, place, known_effects())
+    except UserError as unreadable:
+        unknown = choose(config, model_class, place, ())
+        told = f"the measurements could not be read: {unreadable}"
+        return {name: replace(choice, because=f"{choice.because}; {told}") for name, choice in unknown.items()}
 
 
 def choose(config: Configuration, model_class: ModelClass, place: Place, known: Sequence[MeasuredEffect]) -> dict[str, Choice]:

@@ -203,8 +203,12 @@ class UnifiedWebPlatform:
         ``step`` has ``label, dispatches, ms`` (median over ``rounds``) and for matrix-vector products the ``bytes`` that they read; None
         with the ``reason`` where the engine or the adapter cannot time kernels. The cache of keys and values is empty afterwards.
         """
-        opened = self.runner.open()
-        self.metrics.kernels = performance.kernels(opened, context_length)
+        if isinstance(context_length, bool) or not isinstance(context_length, int) or context_length < 1:
+            raise ConfigurationError(
+                f"context_length is a whole number of tokens above 0, not {context_length!r}.",
+                details={"rule": "context_length"},
+            )
+        self.metrics.kernels = self.runner.execute(lambda opened: performance.kernels(opened, context_length), 1)
         return self.metrics.kernels
 
     def serve_metrics(self) -> str:

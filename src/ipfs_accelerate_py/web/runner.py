@@ -14,13 +14,12 @@ from ..errors import LaunchError
 from ..platforms.browser_platform import BrowserPlatform
 from ..platforms.registry import platform as registered
 from .browsers import Browser
-from .choices import Choice, Place, choose, simulated_choices, switches_of, wgsl_choices
+from .choices import Choice, Place, choose_here, simulated_choices, switches_of, wgsl_choices
 from .configuration import Configuration
 from .errors import ShardingError, WebPlatformError, WebRuntimeError, from_launch_error
 from .host import LivePage, PageHost, best_platform, missing
 from .limits import TooLargeError, check_adapter, check_threshold
 from .low_bit_model import LowBitModel
-from .measured_effects import known_effects
 from .metrics import Metrics
 from .recovery import Degradation, Options, Plan, Recovery
 from .served_model import OnProgress, OpenRequest, PageModel, ServedModel
@@ -191,8 +190,7 @@ class Runner:
     def _choices(self, live: LivePage) -> dict[str, Choice]:
         plan = self.plan
         place = Place(plan.platform, live.key, live.facts.get("webgpu"), plan.precision, live.page.kept)
-        known = known_effects() if plan.platform == "webgpu" else ()
-        return choose(self._config, self._model.model_class, place, known)
+        return choose_here(self._config, self._model.model_class, place)
 
     def _engine(self, plan: Plan) -> str:
         return self._model.engine(plan.platform, plan.precision)
