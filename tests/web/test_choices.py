@@ -85,10 +85,19 @@ def test_a_measurement_on_this_adapter_decides(on_ms: list[float], on: bool):
         "woken" if on else "plain",
     )
     told = choices["gpu_audio"].to_dict()
-    assert f"to {'pay' if on else 'not pay'}" in told["because"]
+    assert ("to pay" if on else "to cost more than it brings") in told["because"]
     (effect,) = told["measured_effect"]
     assert effect["ratio"] == pytest.approx(on_ms[1] / 101.0, rel=0.02)
     assert (effect["launches"], effect["provenance"], effect["browser_version"]) == ((4, 4), "measured", "9")
+
+
+def test_an_interval_around_1_leaves_the_default_and_says_so():
+    """Neither faster nor slower for certain: on stays on and off stays off, with the measurement beside it."""
+    for switches in (Switches(gpu_audio=True), Switches(parallel_loading=True)):
+        fill(store_path(), switches, [100.0, 120.0, 90.0], [80.0, 130.0, 105.0])
+    choices = choose(Configuration(), WHISPER, HERE, known_effects())
+    assert (choices["gpu_audio"].on, choices["parallel_loading"].on) == (False, True)
+    assert all("did not decide: 1.05×" in choices[name].because for name in ("gpu_audio", "parallel_loading"))
 
 
 def test_what_decides_is_of_this_browser_adapter_and_link():

@@ -103,11 +103,14 @@ def relevant(known: Sequence[MeasuredEffect], switch: str, place: Place, model_c
 
 
 def _by_measurement(switch: str, effects: Sequence[MeasuredEffect]) -> tuple[bool | str, str]:
-    """On where each measured model gained: its whole interval lies below 1."""
+    """On where each measured model gained, its whole interval below 1; off where one lost, its interval above 1; else as by default."""
     told = "; ".join(str(each) for each in effects)
-    pays = all(each.pays for each in effects if each.high is not None)
-    said = f"measured on this adapter to {'pay' if pays else 'not pay'}: {told}"
-    return ("woken" if pays else "plain") if switch == "readback" else pays, said
+    if any(each.loses for each in effects):
+        return "plain" if switch == "readback" else False, f"measured on this adapter to cost more than it brings: {told}"
+    if all(each.pays for each in effects if each.high is not None):
+        return "woken" if switch == "readback" else True, f"measured on this adapter to pay: {told}"
+    on, because = DEFAULTS[switch]
+    return on, f"{because}; a measurement on this adapter did not decide: {told}"
 
 
 def _impossible(switch: str, model_class: ModelClass, place: Place) -> str | None:

@@ -64,13 +64,17 @@ class MeasuredEffect:
     def pays(self) -> bool:
         return self.high is not None and self.high < 1
 
+    @property
+    def loses(self) -> bool:
+        return self.low is not None and self.low > 1
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "adapter": " ".join(self.adapter), "provenance": "measured"}
 
     def __str__(self) -> str:
-        interval = "too few launches for an interval" if self.low is None else f"{self.low:.2g} to {self.high:.2g}"
+        interval = "too few launches for an interval" if self.low is None else f"{self.low:.2f} to {self.high:.2f}"
         off, on = self.launches
-        return f"{self.ratio:.2g}× the time of {self.quantity} ({interval}; {self.model}, {off} and {on} launches, {self.link})"
+        return f"{self.ratio:.2f}× the time of {self.quantity} ({interval}; {self.model}, {off} and {on} launches, {self.link})"
 
 
 def store_path() -> Path:
