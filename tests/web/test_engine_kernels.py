@@ -54,6 +54,7 @@ def matvec(
     use: dict | None = None,
     more: dict | None = None,
     rows: int,
+    workgroups: int | None = None,
 ) -> dict[str, np.ndarray]:
     """``rows`` results of the matrix-vector kernel; ``use`` switches what is fused to it, ``more`` are further tensors."""
     streams = 2 if use and use.get("SWIGLU") else 1
@@ -61,10 +62,27 @@ def matvec(
     tensors = {**buffers(matrix, first_row=0), "0.2": x, "0.4": np.zeros(rows, np.float32), **(more or {})}
     constants = {**form, **reduction(subgroups, per_team * streams), "LANES": 32, "ROWS": per_team, "STREAMS": streams}
     # A tile of one block makes several rounds of every matrix.
-    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, **(use or {})}
+    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, "GREATEST_AT": 0, **(use or {})}
     outputs = {"0.4": np.float32} | ({"0.5": np.uint32} if "0.5" in tensors else {})
-    groups = -(-rows // (per_team * WORKGROUP // 32))
+    groups = workgroups or -(-rows // (per_team * WORKGROUP // 32))
     return run_kernel(page, "matvec", constants, tensors, outputs, (groups,), subgroups)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("key", "subgroups"), VARIANTS)
+def test_a_vector_that_is_brought_in_once(page_of: Pages, key: str, subgroups: bool, bits: int):
+    """Workgroups that go through several tiles of rows, with the norm made from registers or read twice; teams that are a subgroup."""
+    rng, columns, rows = np.random.default_rng(1), 204, 83
+    x, norm = (rng.standard_normal(columns).astype(np.float32) for _ in range(2))
+    matrix, form = random_matrix(0, rows, columns, bits, 32), layout(bits, columns, 32)
+    normed = x / np.sqrt((x * x).mean() + 1e-5) * norm
+    whole = {"WHOLE": 1, "TILE": form["PADDED"], "NORM": 1, "QUADS_OF_X": 1}
+    lanes = [{}, {"LANES": 4, "ONE_SUBGROUP": 1}] if subgroups else [{}]  # SwiftShader's subgroups have 4 invocations
+    for own in (0, -(-int(form["PADDED"]) // 4 // WORKGROUP) or 1):
+        for more in lanes:
+            use = {**whole, "OWN": own, **more}
+            found = matvec(page_of(key), matrix, form, x, subgroups, use=use, rows=rows, more={"0.3": norm}, workgroups=3)["0.4"]
+            assert worst(found, matrix.dequantize() @ normed) < 1e-5
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

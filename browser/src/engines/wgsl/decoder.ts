@@ -148,19 +148,29 @@ export class Decoder {
 
   /** Encodes the step of the token at the cache's end; afterwards the cache holds it. */
   encodeStep(pass: GPUComputePassEncoder): void {
-    const position = this.cache.length;
+    const length = this.cache.length + 1;
+    this.encodeLayers(pass, length);
+    this.encodeFold(pass, this.cache.fold(length));
+  }
+
+  /** A step at a context of `length` tokens, for timing: nothing is appended or advanced on this side. */
+  encodeAt(pass: GPUComputePassEncoder, length: number): void {
+    this.encodeLayers(pass, length);
+    this.encodeOutput(pass);
+  }
+
+  private encodeLayers(pass: GPUComputePassEncoder, length: number): void {
     encode(pass, this.embed);
-    const splits = this.splits(position + 1);
+    const splits = this.splits(length);
     for (const { before, attention, after } of this.layers) {
       encode(pass, before);
       encodeOne(pass, attention.pipeline, attention.groups, [this.spec.key_value_heads, splits]);
       if (splits > 1) encodeOne(pass, this.mergePipeline, [this.mergeGroup(splits)], [this.spec.heads]);
       encode(pass, after);
     }
-    this.encodeFold(pass, this.cache.fold(position + 1));
   }
 
-  /** What a greedy step at a context of `length` tokens does beside its matrix-vector products. */
+  /** What a step at a context of `length` tokens does beside its matrix-vector products and the sampler. */
   stages(length: number): Stage[] {
     const splits = this.splits(length);
     const { key_value_heads, heads } = this.spec;
@@ -175,7 +185,6 @@ export class Decoder {
       ...(splits > 1
         ? [{ label: "attention merge", dispatches: this.layers.length, encode: (pass: GPUComputePassEncoder) => each(() => encodeOne(pass, this.mergePipeline, [this.mergeGroup(splits)], [heads])) }]
         : []),
-      { label: "greedy sampler", dispatches: 1, encode: (pass) => encode(pass, [this.greedy]) },
     ];
   }
 
