@@ -4,12 +4,17 @@
 // blocks of as many values as a vec4 has codes, with one vec4 of padding between blocks so that lanes meet no bank conflicts.
 // Where the vector fits there at once (WHOLE), it is brought in once and the workgroup goes from rows to rows; the first codes are on
 // their way meanwhile. Where a team is a subgroup (ONE_SUBGROUP), its sums need no workgroup memory and no barrier.
+// With MERGE the vector is the outcome of an attention whose context was split, and its parts are brought together on the way in.
 #include matrix
 #include reduce
+#if MERGE
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;  // [head][split][HEAD_SIZE + 4]: see attention_decode
+#else
 #if QUADS_OF_X
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 #else
 @group(0) @binding(2) var<storage, read> x: array<f32>;
+#endif
 #endif
 #if NORM
 #if QUADS_OF_X
@@ -28,6 +33,34 @@ var<workgroup> team_greatest: array<vec2<u32>, WORKGROUP / LANES>;
 
 const TEAMS = WORKGROUP / LANES;
 
+#if MERGE
+const PART_QUADS = HEAD_SIZE / 4u + 1u;
+var<workgroup> shares: array<f32, HEADS * MOST_MERGED>;  // of each split in its head
+
+fn merge_shares(splits: u32, index: u32) {
+  for (var h = index; h < HEADS; h += WORKGROUP) {
+    var highest = -1e30;
+    for (var s = 0u; s < splits; s++) { highest = max(highest, x[(h * splits + s + 1u) * PART_QUADS - 1u].x); }
+    var whole = 0.0;
+    for (var s = 0u; s < splits; s++) {
+      let part = x[(h * splits + s + 1u) * PART_QUADS - 1u];
+      let power = exp(part.x - highest);
+      whole += power * part.y;
+      shares[h * MOST_MERGED + s] = power;
+    }
+    for (var s = 0u; s < splits; s++) { shares[h * MOST_MERGED + s] /= whole; }
+  }
+  workgroupBarrier();
+}
+
+fn quad_of_x(q: u32) -> vec4<f32> {
+  let splits = u32(x[PART_QUADS - 1u].z);
+  let h = min(q / (HEAD_SIZE / 4u), HEADS - 1u);
+  var sum = vec4(0.0);
+  for (var s = 0u; s < splits; s++) { sum += shares[h * MOST_MERGED + s] * x[(h * splits + s) * PART_QUADS + q % (HEAD_SIZE / 4u)]; }
+  return select(vec4(0.0), sum, q < COLUMNS / 4u);
+}
+#else
 // Values 4 q to 4 q + 3 of the vector, 0 beyond its end.
 fn quad_of_x(q: u32) -> vec4<f32> {
 #if QUADS_OF_X
@@ -39,6 +72,7 @@ fn quad_of_x(q: u32) -> vec4<f32> {
   return select(vec4(0.0), four, vec4(k, k + 1u, k + 2u, k + 3u) < vec4(COLUMNS));
 #endif
 }
+#endif
 
 #if NORM
 fn quad_of_norm(q: u32) -> vec4<f32> {
@@ -89,6 +123,9 @@ fn main(
   let early$r_up = values[(rows + min((workgroup.x * TEAMS + team) * ROWS + $ru, rows - 1u)) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
 #endfor
 #endif
+#endif
+#if MERGE
+  merge_shares(u32(x[PART_QUADS - 1u].z), index);
 #endif
 #if NORM
   // What an invocation brings in stays in its registers until the sum of squares is known.

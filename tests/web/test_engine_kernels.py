@@ -297,19 +297,21 @@ def test_attention_of_one_token(page_of: Pages, key: str, widths: tuple[int, int
     rotary = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
     rings = cache.rings(position)
     expected = cache.attention(rotate(queries[:, None], angles[position][None])[:, 0], cache.length)
-    for splits in (1, 2):
+    unrolled = -(-32 * size // 4 // WORKGROUP) if WORKGROUP % (size // 4) == 0 else 0
+    for splits, loads in ((1, unrolled), (2, 0), (2, unrolled)):
         tensors = {
             "0.0": state(position, folded=cache.folded),
             "0.1": qkv,
             "0.2": rotary,
             "0.3": np.zeros((6, size), np.float32),
-            "0.4": np.zeros((6, 2, size + 2), np.float32),
+            "0.4": np.zeros((6, 2, size + 4), np.float32),
             "1.0": rings[0],
             "1.1": rings[1],
             **cache.tiles(),
         }
         outputs = {"0.3": np.float32, "0.4": np.float32}
-        found = run_kernel(page, "attention_decode", cache.constants("read_write"), tensors, outputs, (2, splits))
+        constants = {**cache.constants("read_write"), "TILE_LOADS": loads}
+        found = run_kernel(page, "attention_decode", constants, tensors, outputs, (2, splits))
         attended = found["0.3"]
         if splits == 2:
             merge = {
@@ -317,6 +319,10 @@ def test_attention_of_one_token(page_of: Pages, key: str, widths: tuple[int, int
                 "0.1": np.zeros((6, size), np.float32),
                 "0.2 uniform": np.array([2, 0, 0, 0], np.uint32),
             }
+            stored, weights = float_matrix("float32", 37, 6 * size)
+            use = {"MERGE": 1, "HEADS": 6, "HEAD_SIZE": size, "MOST_MERGED": 8, "WHOLE": 1, "TILE": 6 * size}
+            product = matvec(page, stored, layout(32, 6 * size, 1), found["0.4"], False, use=use, rows=37)["0.4"]
+            assert worst(product, weights @ expected.reshape(-1)) < 2e-3
             attended = run_kernel(
                 page, "attention_merge", {"HEAD_SIZE": size, "WORKGROUP": 32}, merge, {"0.1": np.float32}, (6,)
             )["0.1"]

@@ -34,6 +34,8 @@ export interface MatvecShape {
 }
 
 export const WORKGROUP = 128;
+/** Parts of an attention that the next product brings together by itself; more go through a kernel of their own. */
+export const MOST_MERGED = 8;
 /** Quads of the vector that an invocation keeps in registers while the sum of squares is made. */
 const MOST_OWN = 16;
 /** Invocations that keep a large GPU busy; a software adapter has a few threads. */
@@ -86,14 +88,16 @@ export interface MatvecUse {
   residual?: boolean;
   swiglu?: boolean;
   greatest?: boolean;
+  /** The vector is what an attention that was split left in parts. */
+  merge?: { heads: number; headSize: number };
 }
 
 export const SHAPE_NAMES = ["workgroup", "lanes", "rows"] as const;
 
 /** Names a matrix-vector product among those whose best shape may differ. */
-export function matvecKey({ layout, rows }: Part, { int8 }: Variant, { swiglu }: MatvecUse): string {
+export function matvecKey({ layout, rows }: Part, { int8 }: Variant, { swiglu, merge }: MatvecUse): string {
   const { COLUMNS, BITS } = layout.constants;
-  return `matvec ${rows}x${COLUMNS} ${BITS} bits${int8 && layout.quantized ? " int8" : ""}${swiglu ? " swiglu" : ""}`;
+  return `matvec ${rows}x${COLUMNS} ${BITS} bits${int8 && layout.quantized ? " int8" : ""}${swiglu ? " swiglu" : ""}${merge ? " merging" : ""}`;
 }
 
 function usualShape(part: Part, variant: Variant, { swiglu }: MatvecUse): MatvecShape {
@@ -114,7 +118,7 @@ function stagedBytes(values: number, constants: Constants, int8: boolean): numbe
 /** Constants of a matrix-vector product, and how many workgroups it takes. `greatestAt`: where its workgroups' greatest logits begin. */
 export function matvec(part: Part, variant: Variant, epsilon: number, use: MatvecUse, asked?: MatvecShape, greatestAt = 0): { constants: Constants; workgroups: number } {
   const { constants, quantized } = part.layout;
-  const { norm, residual, swiglu, greatest } = use;
+  const { norm, residual, swiglu, greatest, merge } = use;
   const { workgroup, lanes, rows } = asked ?? variant.tuned(matvecKey(part, variant, use)) ?? usualShape(part, variant, use);
   const int8 = variant.int8 && quantized;
   const padded = constants["PADDED"] as number;
@@ -122,7 +126,7 @@ export function matvec(part: Part, variant: Variant, epsilon: number, use: Matve
   const block = constants["BLOCK"] as number;
   const streams = swiglu ? 2 : 1;
   // 256 bytes for what the others need: `partials` of subgroups, and the greatest logits.
-  const room = variant.workgroupBytes - 256 - (4 * rows * streams * workgroup) / (variant.subgroups ? 4 : 1) - 8 * workgroup;
+  const room = variant.workgroupBytes - 256 - (4 * rows * streams * workgroup) / (variant.subgroups ? 4 : 1) - 8 * workgroup - (merge ? 4 * merge.heads * MOST_MERGED : 0);
   const whole = stagedBytes(padded, constants, int8) <= room;
   const pieces = Math.ceil(stagedBytes(padded, constants, int8) / room);
   const tile = whole ? padded : Math.ceil(padded / pieces / block / 2) * 2 * block;
@@ -144,6 +148,7 @@ export function matvec(part: Part, variant: Variant, epsilon: number, use: Matve
       OWN: norm && whole && own <= MOST_OWN ? own : 0,
       QUADS_OF_X: columns % 4 === 0 ? 1 : 0,
       ONE_SUBGROUP: variant.subgroups && variant.subgroupSize === lanes ? 1 : 0,
+      ...(merge ? { MERGE: 1, HEADS: merge.heads, HEAD_SIZE: merge.headSize, MOST_MERGED } : {}),
       EPSILON: epsilon,
       INT8: int8 ? 1 : 0,
       NORM: norm ? 1 : 0,
