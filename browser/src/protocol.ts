@@ -241,7 +241,7 @@ export interface OpenModel {
   software_adapter: boolean;
   graphs: Record<string, GraphSpec>;
   generation: ServedGeneration | null;
-  parallel: boolean;
+  optimizations: Optimizations;
 }
 
 export interface Infer {
@@ -295,6 +295,7 @@ export interface Prepare {
 export interface RecordPipelines {
   type: "RecordPipelines";
   id: number;
+  model: string;
 }
 
 export interface AudioFeatures {
@@ -345,6 +346,7 @@ export interface LoadLanguageModel {
   folder: string;
   power_preference: "low-power" | "high-performance" | null;
   software_adapter: boolean;
+  keep: boolean;
 }
 
 export interface LoadWeights {

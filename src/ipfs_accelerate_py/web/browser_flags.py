@@ -37,6 +37,8 @@ _STEADY = (
     "--disable-hang-monitor",
     "--disable-renderer-backgrounding",
 )
+# The page's memory is measured when it is asked for, not at the next garbage collection, some 20 s later.
+_MEASURES = "--enable-blink-features=ForceEagerMeasureMemory"
 _WEB = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist")
 _SOFTWARE = ("--use-webgpu-adapter=swiftshader",)
 # Vulkan without a window system, and half precision, which Dawn offers on NVIDIA only when told to.
@@ -105,7 +107,16 @@ def command(browser: Browser, url: str, profile: Path, adapter: str, extra_flags
         (profile / "user.js").write_text("".join(lines))
         return [str(browser.executable), "--headless", "--no-remote", "--profile", str(profile), *extra_flags, url]
     features = ["WebMachineLearningNeuralNetwork"]
-    flags = ["--headless", f"--user-data-dir={profile}", *_QUIET, *_STEADY, *_WEB, "--enable-logging=stderr", "--log-level=0"]
+    flags = [
+        "--headless",
+        _MEASURES,
+        f"--user-data-dir={profile}",
+        *_QUIET,
+        *_STEADY,
+        *_WEB,
+        "--enable-logging=stderr",
+        "--log-level=0",
+    ]
     if _uses_software(adapter):
         flags += _SOFTWARE
     elif sys.platform == "linux":

@@ -183,6 +183,7 @@ class LanguageModel:
             folder=self._folder,
             power_preference="high-performance" if self._adapter != "software" else None,
             software_adapter=self._adapter == "software",
+            keep=self._page.kept,
         )
         self._ask(message, protocol.Facts, "load")
         total, done = sum(file.bytes for file in self.files.files), 0
