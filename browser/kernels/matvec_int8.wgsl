@@ -24,12 +24,10 @@ fn packed(k: u32, stride: u32, sub_block: u32) -> u32 {
   return pack4xI8(vec4<i32>(round(four * inverse)));
 }
 
-fn stage(start: u32, scale: f32, index: u32) {
-  let used = min(TILE, PADDED - start);
-  for (var q = index; q < used / 4u; q += WORKGROUP) {
-    let k = start + 4u * q;
-    floats[q] = vec4(input(k, scale), input(k + 1u, scale), input(k + 2u, scale), input(k + 3u, scale));
-  }
+fn put(q: u32, four: vec4<f32>) { floats[q] = four; }
+
+// After the vector's (or its tile's) first `used` values were put.
+fn staged_now(used: u32, index: u32) {
   workgroupBarrier();
   for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {
     var largest = vec4(0.0);

@@ -153,6 +153,8 @@ export interface EngineSpec {
   prefill_arithmetic: "float32" | "float16";
   subgroups: boolean | null;
   attention_workgroups: number;
+  steps_per_submit: number;
+  submits_in_flight: number;
   tuned: Record<string, number>;
 }
 

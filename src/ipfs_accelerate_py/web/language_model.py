@@ -118,6 +118,8 @@ class LanguageModel:
         prefill_arithmetic: Literal["float32", "float16"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
+        steps_per_submit: int = 0,
+        submits_in_flight: int = 2,
         tuned: Mapping[str, int] | None = None,
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
@@ -144,6 +146,8 @@ class LanguageModel:
             prefill_arithmetic=prefill_arithmetic,
             subgroups=subgroups,
             attention_workgroups=attention_workgroups,
+            steps_per_submit=steps_per_submit,
+            submits_in_flight=submits_in_flight,
         )
         self._tuned = tuned
         self.finish_reason: str | None = None
@@ -277,7 +281,7 @@ class LanguageModel:
             "version": self.browser.version,
         }
 
-    def copy_bytes_per_second(self, size: int = 1 << 26, repeats: int = 8) -> float:
+    def copy_bytes_per_second(self, size: int = 1 << 28, repeats: int = 32) -> float:
         """Bytes read and written a second by copies on the device, from the difference between ``repeats`` and one, so that what a
         readback takes is not in it: what no kernel on this adapter can be expected to exceed by much."""
 

@@ -108,6 +108,8 @@ class EngineSpec:
     prefill_arithmetic: Literal["float32", "float16"]
     subgroups: bool | None
     attention_workgroups: int
+    steps_per_submit: int = 0
+    submits_in_flight: int = 2
     tuned: dict[str, int] = field(default_factory=dict)
 
 

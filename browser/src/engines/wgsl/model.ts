@@ -187,7 +187,7 @@ export class LanguageModel {
   }
 
   inspect(): Record<string, unknown> {
-    const { software: _, tuned: __, ...variant } = this.variant;
+    const { software: _, tuned: __, workgroupBytes: ___, invocations: ____, ...variant } = this.variant;
     return {
       device: this.device.facts,
       variant: { ...variant, activations: this.variant.int8 ? "int8" : "float" },

@@ -6,12 +6,14 @@ import { median } from "../../wake";
 import type { Decoder, Product, Stage } from "./decoder";
 import { read } from "./memory";
 import { encode, type Dispatch } from "./steps";
-import { matvecKey, type MatvecShape, type Variant } from "./variants";
+import { matvec, matvecKey, type MatvecShape, type Variant } from "./variants";
 
 /** A pass is repeated until it takes this long: browsers may round timestamps to 0.1 ms. */
-const LEAST_PASS_NS = 3e6;
+const LEAST_PASS_NS = 5e6;
 const MOST_REPEATS = 64;
 const ROUNDS = 5;
+/** Whole steps are run for so long before anything is timed: an idle GPU's clock is a fraction of a busy one's. */
+const WARM_UP_NS = 5e8;
 
 export interface StageTime {
   label: string;
@@ -77,6 +79,10 @@ export async function profile(device: GPUDevice, decoder: Decoder, variant: Vari
   const refused: string[] = [];
   let left = 0;
   try {
+    const begin = nowNs();
+    const step = (pass: GPUComputePassEncoder) => decoder.encodeAt(pass, length);
+    while (nowNs() - begin < WARM_UP_NS) await clock.pass((pass) => Array.from({ length: 16 }).forEach(() => step(pass)));
+    stages.push({ label: "whole step", dispatches: decoder.dispatches(length), ns: await clock.rounds({ encode: step }) });
     for (const { label, dispatches, encode: encodeStage } of decoder.stages(length)) stages.push({ label, dispatches, ns: await clock.rounds({ encode: encodeStage }) });
     for (const product of decoder.products) products.push(...(await timed(clock, product, variant, null)));
     // The usual shapes are all timed; what the budget leaves goes to the others.
@@ -89,6 +95,7 @@ export async function profile(device: GPUDevice, decoder: Decoder, variant: Vari
           left++;
           continue;
         }
+        if (product.linears.some(({ parts }) => parts.some((part) => matvec(part, variant, 1, product.use, { workgroup, lanes, rows }).workgroups > device.limits.maxComputeWorkgroupsPerDimension))) continue;
         try {
           products.push(...(await timed(clock, product, variant, { workgroup, lanes, rows })));
         } catch (error) {

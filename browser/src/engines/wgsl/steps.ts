@@ -40,8 +40,10 @@ export function vectorSteps(
   buffers: { x: GPUBuffer; y: GPUBuffer; norm?: GPUBuffer; greatest?: GPUBuffer },
   shape?: MatvecShape,
 ): Promise<Dispatch[]> {
+  let before = 0; // workgroups of the parts before, whose greatest logits come first
   const parts = linear.parts.map(async (part) => {
-    const { constants, workgroups } = matvec(part, variant, epsilon, use, shape);
+    const { constants, workgroups } = matvec(part, variant, epsilon, use, shape, before);
+    before += workgroups;
     const pipeline = await pipelines.get("matvec", constants, linear.name.replace(/^layers\.\d+\./, ""));
     const { values, scales } = part;
     const group = bind(device, pipeline, 0, { 0: values, 1: scales, 2: buffers.x, 3: buffers.norm ?? null, 4: buffers.y, 5: buffers.greatest ?? null });
