@@ -64,11 +64,12 @@ def test_a_model_runs_and_says_what_ran(open_session: Opener, key: str, provider
 def test_the_browser_says_what_it_has():
     """Facts are read from the live browsers: an isolated page with threads, an adapter or the reason why there is none."""
     require("chromium")
-    for facts in browser_facts().values():
+    for key, facts in browser_facts().items():
         if isinstance(facts, dict):
             assert facts["cross_origin_isolated"] is True
             assert facts["wasm"]["threads"] is True
-            assert facts["hardware_concurrency"] == os.cpu_count()
+            told = facts["hardware_concurrency"]
+            assert told in (4, 8) if key == "webkitgtk" else told == os.cpu_count()  # WebKit tells no other numbers
             assert facts["webgpu"]["available"] or facts["webgpu"]["reason"]
             assert facts["webnn"]["available"] or facts["webnn"]["reason"]
 
