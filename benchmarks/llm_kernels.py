@@ -67,7 +67,6 @@ def main() -> None:
 
 
 def show(found: dict, bandwidth: float) -> None:
-    total = 0.0
     for stage in found["stages"]:
         ns = median(stage["ns"])
         total += ns

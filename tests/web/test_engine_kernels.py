@@ -62,7 +62,8 @@ def matvec(
     tensors = {**buffers(matrix, first_row=0), "0.2": x, "0.4": np.zeros(rows, np.float32), **(more or {})}
     constants = {**form, **reduction(subgroups, per_team * streams), "LANES": 32, "ROWS": per_team, "STREAMS": streams}
     # A tile of one block makes several rounds of every matrix.
-    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, "GREATEST_AT": 0, **(use or {})}
+    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, "GREATEST_AT": 0, "MATRIX_ROWS": rows * streams}
+    constants |= use or {}
     outputs = {"0.4": np.float32} | ({"0.5": np.uint32} if "0.5" in tensors else {})
     groups = workgroups or -(-rows // (per_team * WORKGROUP // 32))
     return run_kernel(page, "matvec", constants, tensors, outputs, (groups,), subgroups)

@@ -32,11 +32,7 @@ LIMIT_S = 600.0
 # Invocations of a workgroup, those that share a row of a matrix, and rows that they have at a time: what ``tune`` tries.
 Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = tuple(
-    (workgroup, lanes, rows)
-    for workgroup in (128, 256, 64, 512)
-    for lanes in (32, 64, 128)
-    for rows in (1, 2, 4)
-    if lanes <= workgroup
+    (workgroup, lanes, rows) for workgroup, lanes in ((128, 32), (256, 32), (128, 64), (256, 128)) for rows in (1, 2, 4)
 )
 _names = itertools.count(1)
 
