@@ -34,6 +34,7 @@ class Bert(ModelClass):
     family = "embedding"
     task = "sentence-embedding"
     least_training_batch = 2
+    leaves_unused = True
     transformers_model_types = ("bert",)
     default_sequence_length = 128
     raw_inputs = ("text",)

@@ -56,6 +56,7 @@ QWEN2 = {
 class Llava(ModelClass):
     name = "llava"
     family = "multimodal"
+    leaves_unused = True  # the norm after the tower, and layers above the one that is selected
     task = "image-text-to-text"
     transformers_model_types = ("llava",)
     default_sequence_length = 32  # of text; the image's block comes on top
