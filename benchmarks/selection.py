@@ -3,7 +3,7 @@
     python benchmarks/selection.py --ranking       # held-out models of the reference data: Kendall's tau, regret of the first choice
     python benchmarks/selection.py --memory        # inference memory by formula against the reference data's peaks
     python benchmarks/selection.py --activations   # what a forward pass saves, by formula against torch's allocator, every class
-    python benchmarks/selection.py --latency       # how long a recommendation takes in fresh processes, beside importing numpy
+    python benchmarks/selection.py --latency       # how long answers take in fresh processes
 
 Run it on an idle machine: the last one is a timing.
 """
@@ -11,6 +11,7 @@ Run it on an idle machine: the last one is a timing.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import subprocess
@@ -153,17 +154,24 @@ def saved() -> None:
 
 
 def latency(launches: int = 15) -> None:
-    """Fresh processes, interleaved: numpy alone, a recommendation for inference, one for training; the time inside and the whole.
+    """Fresh processes, interleaved: an empty program, a prediction, a recommendation for inference, one for training; the time inside and
+    the whole. Bytecode is there before the first launch that counts, as it is where the package is installed.
 
     Processor time is what the program itself computes, and hardly depends on what else the machine does.
     """
     programs = {
+        "nothing": "pass",
         "import numpy": "import numpy",
-        "inference": "from automated_hardware_selection import select_optimal_hardware as s; s('llama-7b')",
-        "training": "from automated_hardware_selection import select_optimal_hardware as s; "
+        "predict": "from ipfs_accelerate_py.graph import describe; from ipfs_accelerate_py.predict import Predictor; "
+        "Predictor.from_stores().predict(describe('bert-base-uncased'), platform='cpu', engine='torch')",
+        "recommend, inference": "from automated_hardware_selection import select_optimal_hardware as s; s('llama-7b')",
+        "recommend, training": "from automated_hardware_selection import select_optimal_hardware as s; "
         "s('t5-base', distributed=True, gpu_count=4, max_memory_gb=40, mode='training')",
     }
     times: dict[str, list[float]] = defaultdict(list)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    for program in programs.values():
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     for _ in range(launches):
         for name in random.sample(list(programs), len(programs)):
             began = time.perf_counter()
@@ -171,7 +179,7 @@ def latency(launches: int = 15) -> None:
                 "import time; began = time.perf_counter(), time.process_time(); "
                 f"{programs[name]}; print(time.perf_counter() - began[0], time.process_time() - began[1])"
             )
-            done = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True)
+            done = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True, env=environment)
             times[f"{name}, whole process"].append(time.perf_counter() - began)
             elapsed, computed = map(float, done.stdout.split())
             times[f"{name}, inside"].append(elapsed)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .prepared import Generation
 
 if TYPE_CHECKING:

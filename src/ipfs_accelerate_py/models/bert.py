@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.processor import Preprocessed, Processor, check_raw
 from .text import token_ids

@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .causal import causal_generation, decode_embedded, longest_sequence
 from .prepared import Generation

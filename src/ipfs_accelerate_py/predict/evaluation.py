@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from ..graph import ModelCounts
+from ..lazy_numpy import np
 from .ceilings import Ceilings
 from .fitting import fit
 from .kinds import DEFAULTS, GENERIC, ceilings_of, with_probe

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..graph import ModelCounts
+from ..lazy_numpy import np
 
 COPIES, SPREAD = 1.5, 0.8  # of the weights, before anything was measured: a file beside what was made of it
 LEAST_COPIES = 1.0

@@ -192,7 +192,7 @@ class Predictor:
             half += OTHER_PRECISION
             reasons.append("No training was measured there, which widens the interval.")
         times = {name: 1000 * term.seconds(costs) * math.exp(added) for name, term in found.items()}
-        arithmetic, traffic, started, waited = total.shares(costs).tolist()
+        arithmetic, traffic, started, waited = total.shares(costs)
         reasons.append(
             f"Of the time {arithmetic:.0%} is arithmetic, {traffic:.0%} moving data, {started:.0%} starting {total.kernels:.0f} kernels, "
             f"{waited:.0%} waiting for {total.executions:.0f} executions."
