@@ -95,7 +95,7 @@ def score(
         cost_per_million=per_million(price, found.throughput_per_s) if price else None,
         source=found.regime,
         provenance=found.provenance,
-        reasons=found.reasons,
+        reasons=(*found.reasons, *([price.said] if price else [])),
         unknown=unknown,
     )
 
