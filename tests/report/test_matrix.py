@@ -281,7 +281,7 @@ def test_switches_are_told_from_their_own_launches_which_rate_no_platform(tmp_pa
     assert cell(matrix, "webgpu", "firefox").rating != "Unavailable"
     told = effects(matrix, "firefox")["shader warm-up"]
     assert told.startswith("0.41× the time of navigation to first result (")
-    assert told.endswith("bert small, 3 and 3 launches, loopback) on acme GPU")
+    assert told.endswith("bert small, 3 and 3 launches, loopback, the page alone) on acme GPU")
     assert effects(matrix, "chromium")["shader warm-up"] == "not measured"
 
 

@@ -17,7 +17,7 @@ from ipfs_accelerate_py.store.writer import Store
 from ipfs_accelerate_py.web import measured_effects
 from ipfs_accelerate_py.web.choices import DEFAULTS, KEYS, Place, choose, choose_here, switches_of
 from ipfs_accelerate_py.web.configuration import Configuration
-from ipfs_accelerate_py.web.measured_effects import MeasuredEffect, known_effects, store_path
+from ipfs_accelerate_py.web.measured_effects import PAGE, PLATFORM, MeasuredEffect, known_effects, store_path
 from ipfs_accelerate_py.web.switches import Switches
 
 DEVICE = {"vendor": "acme", "architecture": "one", "device": "", "description": "", "software_adapter": False}
@@ -45,7 +45,14 @@ def fill(path: Path, on: Switches, off_ms: list[float], on_ms: list[float], mode
     sides = [(Switches(), ms) for ms in off_ms] + [(on, ms) for ms in on_ms]
     for index, (switches, ms) in enumerate(sides):
         record = LaunchRecord.begin(campaign, spec, index, index)
-        facts = {"case": "a case", "switches": vars(switches), "device": DEVICE, "browser": {"version": "9"}, **more}
+        facts = {
+            "case": "a case",
+            "switches": vars(switches),
+            "device": DEVICE,
+            "browser": {"version": "9"},
+            "runner": PLATFORM,
+            **more,
+        }
         done = replace(
             record,
             status="ok",
@@ -85,10 +92,27 @@ def test_a_measurement_on_this_adapter_decides(on_ms: list[float], on: bool):
         "woken" if on else "plain",
     )
     told = choices["gpu_audio"].to_dict()
-    assert f"to {'pay' if on else 'not pay'}" in told["because"]
+    assert ("to pay" if on else "to cost more than it brings") in told["because"]
     (effect,) = told["measured_effect"]
     assert effect["ratio"] == pytest.approx(on_ms[1] / 101.0, rel=0.02)
     assert (effect["launches"], effect["provenance"], effect["browser_version"]) == ((4, 4), "measured", "9")
+
+
+def test_an_interval_around_1_leaves_the_default_and_says_so():
+    """Neither faster nor slower for certain: on stays on and off stays off, with the measurement beside it."""
+    for switches in (Switches(gpu_audio=True), Switches(parallel_loading=True)):
+        fill(store_path(), switches, [100.0, 120.0, 90.0], [80.0, 130.0, 105.0])
+    choices = choose(Configuration(), WHISPER, HERE, known_effects())
+    assert (choices["gpu_audio"].on, choices["parallel_loading"].on) == (False, True)
+    assert all("did not decide: 1.05×" in choices[name].because for name in ("gpu_audio", "parallel_loading"))
+
+
+def test_a_front_end_in_javascript_is_not_what_the_platform_would_do_instead():
+    """The page alone, against JavaScript: told, and the default stays, as the platform's other way is Python's."""
+    fill(store_path(), Switches(gpu_audio=True), [100.0, 101.0, 102.0], [10.0, 11.0, 12.0], runner=PAGE)
+    choice = choose(Configuration(), WHISPER, HERE, known_effects())["gpu_audio"]
+    assert (choice.on, choice.because) == DEFAULTS["gpu_audio"]
+    assert [effect.runner for effect in choice.effects] == [PAGE]
 
 
 def test_what_decides_is_of_this_browser_adapter_and_link():

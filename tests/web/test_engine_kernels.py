@@ -82,7 +82,9 @@ def test_a_vector_that_is_brought_in_once(page_of: Pages, key: str, subgroups: b
     for own in (0, -(-int(form["PADDED"]) // 4 // WORKGROUP) or 1):
         for more in lanes:
             use = {**whole, "OWN": own, **more}
-            found = matvec(page_of(key), matrix, form, x, subgroups, use=use, rows=rows, more={"0.3": norm}, workgroups=3)["0.4"]
+            found = matvec(page_of(key), matrix, form, x, subgroups, use=use, rows=rows, more={"0.3": norm}, workgroups=3)[
+                "0.4"
+            ]
             assert worst(found, matrix.dequantize() @ normed) < 1e-5
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import nearest
-from .browsers import Browser, library_environment
+from .browsers import Browser, library_environment, on_virtual_display
 
 ADAPTERS = ("auto", "hardware", "software")
 
@@ -106,6 +106,10 @@ def command(browser: Browser, url: str, profile: Path, adapter: str, extra_flags
         lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _FIREFOX_PREFERENCES.items()]
         (profile / "user.js").write_text("".join(lines))
         return [str(browser.executable), "--headless", "--no-remote", "--profile", str(profile), *extra_flags, url]
+    if browser.kind == "webkit":
+        # What a page stores goes where XDG says, which for a kept profile is its folder.
+        folders = [f"XDG_{name}_HOME={profile / name.lower()}" for name in ("DATA", "CACHE", "CONFIG")]
+        return ["env", *folders, *on_virtual_display([str(browser.executable), *extra_flags, url])]
     features = ["WebMachineLearningNeuralNetwork"]
     flags = [
         "--headless",

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..models.base import ModelClass
 from .configuration import Configuration
-from .measured_effects import LOOPBACK, MeasuredEffect, adapter_of, known_effects
+from .measured_effects import LOOPBACK, PLATFORM, MeasuredEffect, adapter_of, known_effects
 from .switches import Switches
 
 # By switch: the configuration's key, and what holds where nothing was measured.
@@ -76,8 +76,8 @@ def choose(config: Configuration, model_class: ModelClass, place: Place, known: 
         on, because = DEFAULTS[switch]
         if asked is not None:
             on, because = asked, f"asked for by {key}"
-        elif switch != "keep" and any(each.high is not None for each in effects):
-            on, because = _by_measurement(switch, effects)
+        elif switch != "keep" and (deciding := [each for each in effects if _decides(switch, each)]):
+            on, because = _by_measurement(switch, deciding)
         if reason := _impossible(switch, model_class, place):
             on, because = "plain" if switch == "readback" else False, reason
         found[switch] = Choice(on, because, effects)
@@ -102,12 +102,20 @@ def relevant(known: Sequence[MeasuredEffect], switch: str, place: Place, model_c
     return tuple(own or here) if place.platform == "webgpu" else ()
 
 
+def _decides(switch: str, effect: MeasuredEffect) -> bool:
+    """Alone in a page the GPU's front end is compared with one in JavaScript; the platform's other way is Python's."""
+    return effect.high is not None and (switch != "gpu_audio" or effect.runner == PLATFORM)
+
+
 def _by_measurement(switch: str, effects: Sequence[MeasuredEffect]) -> tuple[bool | str, str]:
-    """On where each measured model gained: its whole interval lies below 1."""
+    """On where each measured model gained, its whole interval below 1; off where one lost, its interval above 1; else as by default."""
     told = "; ".join(str(each) for each in effects)
-    pays = all(each.pays for each in effects if each.high is not None)
-    said = f"measured on this adapter to {'pay' if pays else 'not pay'}: {told}"
-    return ("woken" if pays else "plain") if switch == "readback" else pays, said
+    if any(each.loses for each in effects):
+        return "plain" if switch == "readback" else False, f"measured on this adapter to cost more than it brings: {told}"
+    if all(each.pays for each in effects):
+        return "woken" if switch == "readback" else True, f"measured on this adapter to pay: {told}"
+    on, because = DEFAULTS[switch]
+    return on, f"{because}; a measurement on this adapter did not decide: {told}"
 
 
 def _impossible(switch: str, model_class: ModelClass, place: Place) -> str | None:

@@ -19,8 +19,8 @@ from .page_session import Page
 from .shaped_link import kept_runtime
 
 # The likeliest first; what a browser really has is asked of it.
-_ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari")
-_ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari")
+_ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari", "webkitgtk")
+_ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari", "webkitgtk")
 
 
 @dataclass

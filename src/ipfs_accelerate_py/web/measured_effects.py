@@ -1,4 +1,5 @@
-"""What the switches of the web optimisations were measured to do, read from the launches of ``benchmarks/web_optimizations.py``.
+"""What the switches of the web optimisations were measured to do, read from the launches of ``benchmarks/web_optimizations.py`` and of
+``benchmarks/web_platform_audio.py``, which times whole requests of the platform.
 
 Launches are compared only within one campaign: off and on ran interleaved, with the same model in the same browser on the same adapter.
 """
@@ -19,7 +20,7 @@ from ..paths import cache_folder, reference_folders
 # Of every launch that had switches; ``{launch}`` and the others are tables of a store, or files of an export.
 SWITCHED = """
     SELECT launch.facts::VARCHAR AS facts, launch.phases_ns['load'] / 1e6 AS ready_ms,
-        launch.phases_ns['first_inference'] / 1e6 AS first_ms, list_median(launch.samples_ns) / 1e6 AS steady_ms,
+        launch.phases_ns['first_inference'] / 1e6 AS first_ms, launch.samples_ns,
         launch.launch_id, launch.campaign_id, launch.machine_hash,
         workload.model_class, workload.size, workload.weights, workload.batch_size, target.browser
     FROM {launch} AS launch JOIN {spec} AS spec USING (spec_hash) JOIN {workload} AS workload USING (workload_hash)
@@ -30,6 +31,7 @@ SWITCHED = """
 TABLES = ("launch", "spec", "workload", "target")
 REFERENCE = "web-optimizations"  # what the names of such exports begin with, beside those that rate platforms
 LOOPBACK = "loopback"
+PAGE, PLATFORM = "the page alone", "requests of the platform"  # what was timed
 # What a switch is meant to shorten, which is what decides whether it pays.
 SHORTENS = {
     "precompilation": "navigation to first result",
@@ -55,6 +57,7 @@ class MeasuredEffect:
     browser_version: str | None
     adapter: Adapter
     link: str
+    runner: str  # PAGE or PLATFORM: what the switch was compared with differs between them
     ratio: float
     low: float | None
     high: float | None
@@ -64,13 +67,18 @@ class MeasuredEffect:
     def pays(self) -> bool:
         return self.high is not None and self.high < 1
 
+    @property
+    def loses(self) -> bool:
+        return self.low is not None and self.low > 1
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "adapter": " ".join(self.adapter), "provenance": "measured"}
 
     def __str__(self) -> str:
-        interval = "too few launches for an interval" if self.low is None else f"{self.low:.2g} to {self.high:.2g}"
+        interval = "too few launches for an interval" if self.low is None else f"{self.low:.2f} to {self.high:.2f}"
         off, on = self.launches
-        return f"{self.ratio:.2g}× the time of {self.quantity} ({interval}; {self.model}, {off} and {on} launches, {self.link})"
+        where = f"{self.model}, {off} and {on} launches, {self.link}, {self.runner}"
+        return f"{self.ratio:.2f}× the time of {self.quantity} ({interval}; {where})"
 
 
 def store_path() -> Path:
@@ -129,7 +137,13 @@ def effects_of(rows: Iterable[Mapping[str, Any]]) -> list[MeasuredEffect]:
         names = ("campaign_id", "machine_hash", "model_class", "size", "weights", "batch_size", "browser")
         # Links and recordings are told apart since the facts have them; without, by the case's name, whose last word is the link.
         link = facts.get("link") or ("shaped" if facts["case"].endswith(" shaped") else LOOPBACK)
-        group = (*(row[name] for name in names), adapter_of(facts.get("device")), link, facts.get("recordings_s"))
+        group = (
+            *(row[name] for name in names),
+            adapter_of(facts.get("device")),
+            link,
+            facts.get("recordings_s"),
+            facts.get("runner", PAGE),
+        )
         switches = "+".join(name for name, off in OFF.items() if facts["switches"].get(name, off) != off)
         groups.setdefault(group, {}).setdefault(switches, []).append({**row, "browser_facts": facts.get("browser") or {}})
     found = []
@@ -143,14 +157,12 @@ def effects_of(rows: Iterable[Mapping[str, Any]]) -> list[MeasuredEffect]:
 def _effect(
     group: tuple[Any, ...], switches: str, off: Sequence[dict[str, Any]], on: Sequence[dict[str, Any]]
 ) -> MeasuredEffect:
-    from ..measure.statistics import ratio_interval
+    from ..measure.statistics import launch_medians, ratio_interval
 
-    _, _, model_class, size, _, _, browser, adapter, link, _ = group
+    _, _, model_class, size, _, _, browser, adapter, link, _, runner = group
     quantity = SHORTENS.get(switches, "navigation to first result")
-    before, after = ([_time(row, quantity) for row in side] for side in (off, on))
-    interval = None
-    if min(len(before), len(after)) >= 2:
-        interval = ratio_interval([[value] for value in after], [[value] for value in before])
+    before, after = ([_times(row, quantity) for row in side] for side in (off, on))
+    interval = ratio_interval(after, before) if min(len(before), len(after)) >= 2 else None
     return MeasuredEffect(
         switch=switches,
         quantity=quantity,
@@ -159,16 +171,18 @@ def _effect(
         browser_version=on[-1]["browser_facts"].get("version"),
         adapter=adapter,
         link=link,
-        ratio=float(np.median(after) / np.median(before)),
+        runner=runner,
+        ratio=float(np.median(launch_medians(after)) / np.median(launch_medians(before))),
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         launches=(len(before), len(after)),
     )
 
 
-def _time(row: Mapping[str, Any], quantity: str) -> float:
+def _times(row: Mapping[str, Any], quantity: str) -> list[float]:
+    """Milliseconds of a launch: one of a start, one for each iteration of a steady time."""
     if quantity == "navigation to ready":
-        return float(row["ready_ms"])
+        return [float(row["ready_ms"])]
     if quantity == "navigation to first result":
-        return float(row["ready_ms"] + row["first_ms"])
-    return float(row["steady_ms"] if row["steady_ms"] is not None else row["first_ms"])
+        return [float(row["ready_ms"] + row["first_ms"])]
+    return [ns / 1e6 for ns in row["samples_ns"]] or [float(row["first_ms"])]
