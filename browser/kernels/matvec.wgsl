@@ -108,8 +108,9 @@ fn main(
 #endif
   let team = index / LANES;
   let lane = index % LANES;
-  let rows = scales[ROWS_AT] / STREAMS;
-  let tiles = (rows + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
+  _ = &scales;  // bound also where nothing of it is read
+  const rows = MATRIX_ROWS / STREAMS;
+  const tiles = (rows + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
 #if GREATEST
   var best = vec2<u32>(0u, NO_TOKEN);
 #endif
@@ -149,7 +150,15 @@ fn main(
 #endfor
 #endif
 #if WHOLE
-#if !NORM || OWN == 0
+#if !NORM
+#for q 0 OWN
+  let own$q = quad_of_x(index + $qu * WORKGROUP);
+#endfor
+#for q 0 OWN
+  if (index + $qu * WORKGROUP < PADDED / 4u) { put(index + $qu * WORKGROUP, own$q); }
+#endfor
+#endif
+#if OWN == 0
   for (var q = index; q < PADDED / 4u; q += WORKGROUP) {
 #if NORM
     put(q, quad_of_x(q) * scale * quad_of_norm(q));

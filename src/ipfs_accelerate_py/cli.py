@@ -500,7 +500,9 @@ def recommend(
     store: Annotated[
         Path | None, typer.Option("--store", help="A store to learn from beside the shipped measurements.")
     ] = None,
-    prices: Annotated[Path | None, typer.Option(help="Your price table, a CSV with date and source.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Your price table, a CSV with date and source (or those of --store).")
+    ] = None,
     configuration: Annotated[
         str | None, typer.Option(help="Print only this configuration of a training: torchrun, deepspeed or accelerate.")
     ] = None,
@@ -542,6 +544,29 @@ def collectives(
     from .console import recommendation
 
     recommendation.probe_collectives(processes, backend, as_json=as_json)
+
+
+prices_app = typer.Typer(help="What your hardware costs, kept in the store for 'recommend'.", no_args_is_help=True)
+app.add_typer(prices_app, name="prices")
+
+
+@prices_app.command("import")
+def prices_import(
+    file: Annotated[Path, typer.Argument(help="A CSV with the columns hardware, price_per_hour, currency, date and source.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Keep your own prices in the store; a newer price of the same hardware and day replaces the one that is there."""
+    from .console import prices
+
+    prices.add(file, store)
+
+
+@prices_app.command("list")
+def prices_list(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Show each price that is kept, with its date and source."""
+    from .console import prices
+
+    prices.show(store, as_json=as_json)
 
 
 cache_app = typer.Typer(help="Browser profiles that are kept between starts.", no_args_is_help=True)

@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.audio import RATES, audio_batch, example_waves, recorded, waves_of
 from .processing.image import ranked

@@ -32,11 +32,7 @@ LIMIT_S = 600.0
 # Invocations of a workgroup, those that share a row of a matrix, and rows that they have at a time: what ``tune`` tries.
 Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = tuple(
-    (workgroup, lanes, rows)
-    for workgroup in (128, 256, 64, 512)
-    for lanes in (32, 64, 128)
-    for rows in (1, 2, 4)
-    if lanes <= workgroup
+    (workgroup, lanes, rows) for workgroup, lanes in ((128, 32), (256, 32), (128, 64), (256, 128)) for rows in (1, 2, 4)
 )
 _names = itertools.count(1)
 
@@ -115,7 +111,7 @@ class LanguageModel:
         recent_tokens: int = 64,
         prefill_tokens: int = 256,
         activations: Literal["float", "int8"] = "float",
-        prefill_arithmetic: Literal["float32", "float16"] = "float32",
+        prefill_arithmetic: Literal["float32", "float16", "int8"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
         steps_per_submit: int = 0,
@@ -134,8 +130,8 @@ class LanguageModel:
                 raise UserError(f"{name} must be at least 1, not {value}.")
         if activations not in ("float", "int8"):
             raise nearest(activations, ("float", "int8"), "kind of activations")
-        if prefill_arithmetic not in ("float32", "float16"):
-            raise nearest(prefill_arithmetic, ("float32", "float16"), "arithmetic of prompts")
+        if prefill_arithmetic not in ("float32", "float16", "int8"):
+            raise nearest(prefill_arithmetic, ("float32", "float16", "int8"), "arithmetic of prompts")
         self._engine = EngineSpec(
             context_length=self.context_length,
             key_bits=key_bits,

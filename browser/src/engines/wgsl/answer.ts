@@ -205,7 +205,8 @@ export class Answer {
       this.timing.steps_per_submit = this.stepsPerSubmit = Math.min(fixed, MOST_STEPS);
       return;
     }
-    const wanted = Math.ceil(this.model.readbackNs / Math.max(stepNs, 1));
+    // Twice as long, as the next submit must be encoded within that time too.
+    const wanted = Math.ceil((2 * this.model.readbackNs) / Math.max(stepNs, 1));
     // Grows gently: the first steps after a prompt say little.
     this.stepsPerSubmit = Math.max(1, Math.min(MOST_STEPS, wanted, this.stepsPerSubmit * 2));
     this.timing.steps_per_submit = this.stepsPerSubmit;

@@ -50,8 +50,8 @@ class GpuClock {
     return Number(end! - begin!);
   }
 
-  /** Times of `stage` once, after a first round that is not counted and says how often it must be repeated to be seen. */
-  async rounds({ encode: encodeStage }: Pick<Stage, "encode">): Promise<number[]> {
+  /** Times of a stage, after a first round that is not counted and says how often it must be repeated to be seen. */
+  async rounds(encodeStage: Stage["encode"]): Promise<number[]> {
     const once = await this.pass(encodeStage);
     const repeats = Math.max(1, Math.min(MOST_REPEATS, Math.ceil(LEAST_PASS_NS / Math.max(once, 1))));
     const times: number[] = [];
@@ -73,55 +73,63 @@ class GpuClock {
 export async function profile(device: GPUDevice, decoder: Decoder, variant: Variant, { length, shapes, budget_ms }: ProfileDecoding): Promise<Record<string, unknown>> {
   if (!device.features.has("timestamp-query")) throw new ClassifiedError("unsupported", "This adapter has no timestamp-query, without which kernels cannot be timed one by one.");
   const start = nowNs();
-  const clock = new GpuClock(device);
-  const stages: StageTime[] = [];
-  const products: ProductTime[] = [];
+  const left = () => budget_ms - (nowNs() - start) / 1e6;
   const refused: string[] = [];
-  let left = 0;
+  const jobs: Job[] = [];
+  let notTried = 0;
+  const make = async (product: Product, shape: MatvecShape | null): Promise<void> => {
+    try {
+      jobs.push(...(await jobsOf(product, variant, shape)));
+    } catch (error) {
+      refused.push(`${product.label} ${JSON.stringify(shape)}: ${String(error)}`);
+    }
+  };
+  // Everything is compiled first: the clock of a GPU that waits for a compiler falls to a fraction.
+  await Promise.all(decoder.products.map((product) => make(product, null)));
+  const { maxComputeInvocationsPerWorkgroup: most, maxComputeWorkgroupsPerDimension: widest } = device.limits;
+  for (const [workgroup, lanes, rows] of shapes as unknown as [number, number, number][]) {
+    // A row's lanes must be whole subgroups.
+    if (workgroup > most || (variant.subgroups && lanes < variant.lanes)) continue;
+    const shape = { workgroup, lanes, rows };
+    const fitting = decoder.products.filter(({ use, linears }) => linears.every(({ parts }) => parts.every((part) => matvec(part, variant, 1, use, shape).workgroups <= widest)));
+    if (left() < budget_ms / 2) notTried += fitting.length;
+    else await Promise.all(fitting.map((product) => make(product, shape)));
+  }
+  const clock = new GpuClock(device);
   try {
     const begin = nowNs();
     const step = (pass: GPUComputePassEncoder) => decoder.encodeAt(pass, length);
     while (nowNs() - begin < WARM_UP_NS) await clock.pass((pass) => Array.from({ length: 16 }).forEach(() => step(pass)));
-    stages.push({ label: "whole step", dispatches: decoder.dispatches(length), ns: await clock.rounds({ encode: step }) });
-    for (const { label, dispatches, encode: encodeStage } of decoder.stages(length)) stages.push({ label, dispatches, ns: await clock.rounds({ encode: encodeStage }) });
-    for (const product of decoder.products) products.push(...(await timed(clock, product, variant, null)));
-    // The usual shapes are all timed; what the budget leaves goes to the others.
-    const most = device.limits.maxComputeInvocationsPerWorkgroup;
-    // A row's lanes must be whole subgroups.
-    const possible = (shapes as unknown as [number, number, number][]).filter(([workgroup, lanes]) => workgroup <= most && (!variant.subgroups || lanes >= variant.lanes));
-    for (const [workgroup, lanes, rows] of possible)
-      for (const product of decoder.products) {
-        if ((nowNs() - start) / 1e6 > budget_ms) {
-          left++;
-          continue;
-        }
-        if (product.linears.some(({ parts }) => parts.some((part) => matvec(part, variant, 1, product.use, { workgroup, lanes, rows }).workgroups > device.limits.maxComputeWorkgroupsPerDimension))) continue;
-        try {
-          products.push(...(await timed(clock, product, variant, { workgroup, lanes, rows })));
-        } catch (error) {
-          refused.push(`${product.label} ${workgroup} ${lanes} ${rows}: ${String(error)}`);
-        }
-      }
+    const stages: StageTime[] = [];
+    for (const { label, dispatches, encode: encodeStage } of [{ label: "whole step", dispatches: decoder.dispatches(length), encode: step }, ...decoder.stages(length)])
+      stages.push({ label, dispatches, ns: await clock.rounds(encodeStage) });
+    const products: ProductTime[] = [];
+    for (const { dispatches, ...job } of jobs) {
+      if (job.shape !== null && left() < 0) notTried++;
+      else products.push({ ...job, dispatches: dispatches.length, ns: await clock.rounds((pass) => encode(pass, dispatches)) });
+    }
+    return { stages, products, not_tried: notTried, refused, search_ms: (nowNs() - start) / 1e6 };
   } finally {
     clock.destroy();
   }
-  return { stages, products, not_tried: left, refused, search_ms: (nowNs() - start) / 1e6 };
 }
 
-/** Times of a product in a shape, over all layers; layers whose matrices are of another width apart. */
-async function timed(clock: GpuClock, { label, use, linears, make }: Product, variant: Variant, shape: MatvecShape | null): Promise<ProductTime[]> {
+type Job = Omit<ProductTime, "ns" | "dispatches"> & { dispatches: Dispatch[] };
+
+/** A product in a shape, over all layers; layers whose matrices are of another width apart. */
+async function jobsOf({ label, use, linears, make }: Product, variant: Variant, shape: MatvecShape | null): Promise<Job[]> {
   const kinds = new Map<string, number[]>();
   linears.forEach((linear, index) => {
     const key = linear.parts.map((part) => matvecKey(part, variant, use)).join(", ");
     kinds.set(key, [...(kinds.get(key) ?? []), index]);
   });
-  const times: ProductTime[] = [];
-  for (const [key, indices] of kinds) {
-    const dispatches: Dispatch[] = (await Promise.all(indices.map((index) => make(index, shape ?? undefined)))).flat();
-    const bytes = indices.flatMap((index) => linears[index]!.parts).reduce((sum, { values, scales }) => sum + values.size + scales.size, 0);
-    times.push({ label, key, bytes, shape, dispatches: dispatches.length, ns: await clock.rounds({ encode: (pass) => encode(pass, dispatches) }) });
-  }
-  return times;
+  return Promise.all(
+    [...kinds].map(async ([key, indices]) => {
+      const dispatches = (await Promise.all(indices.map((index) => make(index, shape ?? undefined)))).flat();
+      const bytes = indices.flatMap((index) => linears[index]!.parts).reduce((sum, { values, scales }) => sum + values.size + scales.size, 0);
+      return { label, key, bytes, shape, dispatches };
+    }),
+  );
 }
 
 /** The fastest shape of each key by the median, where it gains more than noise would; the rest keep the usual one. */

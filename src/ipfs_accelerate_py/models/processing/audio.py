@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import UserError
+from ...lazy_numpy import np
 from .files import read_bytes
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import UserError, nearest
+from ...lazy_numpy import np
 from ..loading import read_json
 
 if TYPE_CHECKING:
