@@ -390,6 +390,9 @@ def run(
     listen: Annotated[
         str, typer.Option(help="With --browser attach: the address that others may open it at (0.0.0.0: every one).")
     ] = "127.0.0.1",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the browser's profile: the next run sends it nothing of this model again.")
+    ] = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="No browser: computed here, marked as simulated.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -404,7 +407,7 @@ def run(
     from .console import run as console
 
     inputs = {"text": text, "image": image, "audio": audio, "video": video}
-    configuration = {"size": size, "weights": weights}
+    configuration = {"size": size, "weights": weights, "keep_profile": keep or None}
     console.run(
         model, inputs, as_json=as_json, max_new_tokens=max_new_tokens, simulate=simulate, listen=listen, configuration=configuration,
         browser=browser, platform=platform, precision=precision, recovery=recovery,

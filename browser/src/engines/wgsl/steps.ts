@@ -1,7 +1,7 @@
 // Dispatches that are made once and encoded many times.
 import { anyShape, type Linear } from "./matrix";
 import { bind, type Pipelines } from "./pipelines";
-import { matvec, type MatvecUse, type Variant } from "./variants";
+import { matvec, type MatvecShape, type MatvecUse, type Variant } from "./variants";
 
 export interface Dispatch {
   pipeline: GPUComputePipeline;
@@ -38,9 +38,12 @@ export function vectorSteps(
   linear: Linear,
   use: MatvecUse,
   buffers: { x: GPUBuffer; y: GPUBuffer; norm?: GPUBuffer; greatest?: GPUBuffer },
+  shape?: MatvecShape,
 ): Promise<Dispatch[]> {
+  let before = 0; // workgroups of the parts before, whose greatest logits come first
   const parts = linear.parts.map(async (part) => {
-    const { constants, workgroups } = matvec(part, variant, epsilon, use);
+    const { constants, workgroups } = matvec(part, variant, epsilon, use, shape, before);
+    before += workgroups;
     const pipeline = await pipelines.get("matvec", constants, linear.name.replace(/^layers\.\d+\./, ""));
     const { values, scales } = part;
     const group = bind(device, pipeline, 0, { 0: values, 1: scales, 2: buffers.x, 3: buffers.norm ?? null, 4: buffers.y, 5: buffers.greatest ?? null });

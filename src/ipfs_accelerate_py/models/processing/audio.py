@@ -89,6 +89,15 @@ def chunks(wave: np.ndarray, length: int, step: int | None = None) -> np.ndarray
     return np.stack([padded[index * step : index * step + length] for index in range(count)])
 
 
+def recorded(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Recordings [samples] of any length as arrays with a row each: ``samples`` float32 [rows, longest], ``lengths`` int32 [rows]."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    samples = np.zeros((len(rows), int(lengths.max())), np.float32)
+    for place, row in zip(samples, rows, strict=True):
+        place[: len(row)] = row
+    return {"samples": samples, "lengths": lengths}
+
+
 def chunk_notes(waves: list[np.ndarray], length: int, sample_rate: int, overlap: int = 0) -> tuple[str, ...]:
     """What ``chunks`` does to these waves, in words."""
     seconds = f"{length / sample_rate:g} s"
