@@ -1,6 +1,7 @@
 // The vector as int8 with one scale for each sub-block, and products of four at a time (dot4I8Packed). The activations are rounded, so
 // results differ from the float path's by about half a percent of the vector's size. Bytes lie in the order in which masks take the
 // codes out of a word: a word of 4-bit codes gives codes 0 2 4 6, then 1 3 5 7; of 2-bit codes 0 4 8 12, then 1 5 9 13, and so on.
+#include int8_order
 const WORDS = SUB_BLOCK / 4u;
 #if BITS == 3
 const HIGH_ORDER = 1u;  // the plane of high bits gives bits 0 8 16 24, ..., so a second copy is kept in that order
@@ -24,20 +25,6 @@ fn packed(k: u32, stride: u32, sub_block: u32) -> u32 {
   let four = vec4(float_at(k), float_at(k + stride), float_at(k + 2u * stride), float_at(k + 3u * stride));
   return pack4xI8(vec4<i32>(round(four * inverse)));
 }
-
-// The first of the four values in word `i` of a sub-block; the next ones are CODES_APART further each.
-#if BITS == 4
-const CODES_APART = 2u;
-fn first_of(i: u32) -> u32 { return i / 2u * 8u + i % 2u; }
-#endif
-#if BITS == 8
-const CODES_APART = 1u;
-fn first_of(i: u32) -> u32 { return i * 4u; }
-#endif
-#if BITS <= 3
-const CODES_APART = 4u;
-fn first_of(i: u32) -> u32 { return i / 4u * 16u + i % 4u; }
-#endif
 
 fn put(q: u32, four: vec4<f32>) { floats[q] = four; }
 

@@ -150,7 +150,7 @@ export interface EngineSpec {
   recent_tokens: number;
   prefill_tokens: number;
   activations: "float" | "int8";
-  prefill_arithmetic: "float32" | "float16";
+  prefill_arithmetic: "float32" | "float16" | "int8";
   subgroups: boolean | null;
   attention_workgroups: number;
   steps_per_submit: number;

@@ -62,7 +62,12 @@ def matvec(
     tensors = {**buffers(matrix, first_row=0), "0.2": x, "0.4": np.zeros(rows, np.float32), **(more or {})}
     constants = {**form, **reduction(subgroups, per_team * streams), "LANES": 32, "ROWS": per_team, "STREAMS": streams}
     # A tile of one block makes several rounds of every matrix.
-    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, "GREATEST_AT": 0, "MATRIX_ROWS": rows * streams}
+    constants |= {
+        "TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])),
+        "EPSILON": 1e-5,
+        "GREATEST_AT": 0,
+        "MATRIX_ROWS": rows * streams,
+    }
     constants |= use or {}
     outputs = {"0.4": np.float32} | ({"0.5": np.uint32} if "0.5" in tensors else {})
     groups = workgroups or -(-rows // (per_team * WORKGROUP // 32))
@@ -176,6 +181,38 @@ def test_a_matrix_times_a_chunk(page_of: Pages, key: str, bits: int, tokens: int
             "0.4"
         ]
         assert worst(found, expected) < error
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("key", BROWSERS)
+def test_a_matrix_times_an_int8_chunk(page_of: Pages, key: str, bits: int):
+    """The product is that of the activations rounded to 127 steps in each block of 32, for tiles that stick out on every side."""
+    rng, page = np.random.default_rng(2), page_of(key)
+    tokens, rows, columns = 67, 70, 171
+    x, bias, old = (rng.standard_normal(shape).astype(np.float32) for shape in ((tokens, columns), rows, (tokens, rows)))
+    matrix = random_matrix(0, rows, columns, bits, 32)
+    blocks = -(-columns // 64) * 2
+    vectors = {
+        "0.2": state(rows=tokens),
+        "0.3": x,
+        "0.4": np.zeros((tokens, blocks, 8), np.uint32),
+        "0.5": np.zeros((tokens, blocks, 2), np.float32),
+    }
+    constants = {"COLUMNS": columns, "ORDER": max(bits, 3)}
+    outputs = {"0.4": np.uint32, "0.5": np.float32}
+    made = run_kernel(page, "quantize_chunk", constants, vectors, outputs, (-(-blocks // 4), 2))
+    padded = np.pad(x, ((0, 0), (0, blocks * 32 - columns))).reshape(tokens, blocks, 32)
+    step = np.abs(padded).max(2, keepdims=True) / 127
+    rounded = np.round(padded / np.where(step > 0, step, 1)) * step
+    np.testing.assert_allclose(made["0.5"].reshape(tokens, blocks, 2)[..., 1], rounded.sum(2), rtol=1e-3, atol=2e-2)
+    tensors = {**buffers(matrix, bias), "0.2": state(rows=tokens), "0.3": made["0.4"], "0.4": old.copy(), "0.5": made["0.5"]}
+    constants = {**layout(bits, columns, 32), "ALL_ROWS": rows, "RESIDUAL": 1, "HAS_BIAS": 1}
+    found = run_kernel(page, "matmul_int8", constants, tensors, {"0.4": np.float32}, (2, 2))["0.4"]
+    rounded = rounded.reshape(tokens, -1)[:, :columns]
+    assert (
+        worst(found, (old + rounded @ matrix.dequantize().T + bias).reshape(-1)) < 2e-3
+    )  # a few roundings fall on the other side
+    assert worst(found, (old + x @ matrix.dequantize().T + bias).reshape(-1)) < 2e-2
 
 
 def state(position: int = 0, token: int = 0, folded: int = 0, rows: int = 1, count: int = 0) -> np.ndarray:

@@ -111,7 +111,7 @@ class LanguageModel:
         recent_tokens: int = 64,
         prefill_tokens: int = 256,
         activations: Literal["float", "int8"] = "float",
-        prefill_arithmetic: Literal["float32", "float16"] = "float32",
+        prefill_arithmetic: Literal["float32", "float16", "int8"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
         steps_per_submit: int = 0,
@@ -130,8 +130,8 @@ class LanguageModel:
                 raise UserError(f"{name} must be at least 1, not {value}.")
         if activations not in ("float", "int8"):
             raise nearest(activations, ("float", "int8"), "kind of activations")
-        if prefill_arithmetic not in ("float32", "float16"):
-            raise nearest(prefill_arithmetic, ("float32", "float16"), "arithmetic of prompts")
+        if prefill_arithmetic not in ("float32", "float16", "int8"):
+            raise nearest(prefill_arithmetic, ("float32", "float16", "int8"), "arithmetic of prompts")
         self._engine = EngineSpec(
             context_length=self.context_length,
             key_bits=key_bits,

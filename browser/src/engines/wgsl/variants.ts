@@ -7,6 +7,8 @@ import type { Constants } from "./shader";
 export interface Variant {
   subgroups: boolean;
   int8: boolean;
+  /** Whether prompts multiply quantised weights with int8 activations. */
+  chunkInt8: boolean;
   /** Of the tiles of matrix-matrix products. */
   element: "f32" | "f16";
   software: boolean;
@@ -50,7 +52,8 @@ export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | n
   const subgroups = spec.subgroups !== false && device.features.has("subgroups" as GPUFeatureName) && fits;
   if (spec.subgroups === true && !subgroups) throw new ClassifiedError("unsupported", "This adapter has no subgroups of a known size between 4 and 128.");
   const int8 = spec.activations === "int8";
-  if (int8 && !navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"))
+  const chunkInt8 = spec.prefill_arithmetic === "int8";
+  if ((int8 || chunkInt8) && !navigator.gpu.wgslLanguageFeatures.has("packed_4x8_integer_dot_product"))
     throw new ClassifiedError("unsupported", "This browser's WGSL has no packed_4x8_integer_dot_product, which int8 activations need: use float.");
   const half = spec.prefill_arithmetic === "float16";
   if (half && !device.features.has("shader-f16"))
@@ -58,13 +61,14 @@ export function chooseVariant(device: GPUDevice, adapterInfo: GPUAdapterInfo | n
   return {
     subgroups,
     int8,
+    chunkInt8,
     element: half ? "f16" : "f32",
     software,
     lanes: subgroups ? Math.max(32, largest) : 32,
     subgroupSize: smallest === largest ? smallest : 0,
     workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
     invocations: INVOCATIONS,
-    tokens: software ? 1 : 4,
+    tokens: software && !chunkInt8 ? 1 : 4,
     attentionWorkgroups: spec.attention_workgroups || (software ? 16 : 256),
     tuned: (key) => {
       const [workgroup, lanes, rows] = SHAPE_NAMES.map((name) => spec.tuned[`${adapter}|${key} ${name}`]);
@@ -152,6 +156,7 @@ export function matvec(part: Part, variant: Variant, epsilon: number, use: Matve
       ...(merge ? { MERGE: 1, HEADS: merge.heads, HEAD_SIZE: merge.headSize, MOST_MERGED } : {}),
       EPSILON: epsilon,
       INT8: int8 ? 1 : 0,
+      ORDER: constants["BITS"] as number,
       NORM: norm ? 1 : 0,
       RESIDUAL: residual ? 1 : 0,
       SWIGLU: swiglu ? 1 : 0,
