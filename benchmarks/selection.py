@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,8 @@ def saved() -> None:
         model = kind.build(config)
         inputs = {key: torch.from_numpy(value) for key, value in kind.inputs(config, batch, sequence, 0).items()}
         parameters = sum(each.numel() for each in model.parameters())
-        shape = shape_of(name, kind.sizes[size].config, parameters, sequence or 0)
+        # The model is in its state of inference here, which drops nothing.
+        shape = replace(shape_of(name, kind.sizes[size].config, parameters, sequence or 0), dropout=False)
         for precision in ("float32", "bfloat16"):
             mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 

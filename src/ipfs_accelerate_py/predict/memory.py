@@ -97,4 +97,5 @@ def fit_memory(
     design = np.vstack([design, np.diag(pull)])
     scale = np.abs(design).max(0) + 1e-30
     found, _ = nnls(design / scale, np.append(np.ones(len(rows)), pull * np.array(numbers)))
-    return Footprint(*(float(value) for value in found / scale), mapped=believed.mapped, scores=believed.scores)
+    base, weights, largest, live, cache = (float(value) for value in found / scale)
+    return Footprint(base, weights, largest, live, cache, believed.mapped, believed.scores)

@@ -68,7 +68,6 @@ def model_bytes(
     batch: int,
     widths: Widths,
     *,
-    dropout: bool = False,
     checkpointing: bool = False,
     tensor: int = 1,
     pipeline: int = 1,
@@ -80,7 +79,7 @@ def model_bytes(
     items = batch * shape.passes
     total = largest = 0.0
     for stack in shape.stacks:
-        one = layer_bytes(stack, items, widths, dropout=dropout, tensor=tensor)
+        one = layer_bytes(stack, items, widths, dropout=shape.dropout, tensor=tensor)
         kept = items * stack.tokens * stack.hidden * widths.norm if checkpointing else one
         total += stack.layers * kept / pipeline
         largest = max(largest, one)

@@ -67,7 +67,7 @@ def select_optimal_hardware(
     description = describe(model_name)
     _agrees(request, description)
     knowledge = Knowledge.of(store)
-    known = table(prices and Path(prices), store and Path(store))
+    known = table(Path(prices) if prices else None, Path(store) if store else None)
     if objective == "cost":
         comparable(known)
     return select(description, request, knowledge, known, configuration_kind=configuration_kind)

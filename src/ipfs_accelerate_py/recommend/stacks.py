@@ -59,7 +59,8 @@ class Stack:
 class Shape:
     """What training needs to know of a model. ``parameters`` is exact. ``head_tokens`` rows of ``vocabulary`` scores an item go into the
     loss (0 where the loss needs none). ``other_elements`` are saved beside the stacks, by convolutions, for each item.
-    ``passes`` counts how often the loss runs the model on each item. ``tied``: the scores' product is with the embedding of the tokens."""
+    ``passes`` counts how often the loss runs the model on each item. ``tied``: the scores' product is with the embedding of the tokens.
+    ``dropout``: the configuration trains with it, so masks are saved."""
 
     parameters: int
     stacks: tuple[Stack, ...]
@@ -69,6 +70,7 @@ class Shape:
     other_elements: int = 0
     passes: int = 1
     tied: bool = False
+    dropout: bool = False
 
     @property
     def stack_parameters(self) -> int:
@@ -90,7 +92,18 @@ def shape_of(model_class: str | None, config: Config, parameters: int, sequence_
     if model_class not in BUILDERS:
         known = ", ".join(sorted(BUILDERS))
         raise UserError(f"Training is planned for the model classes {known}; this model is of none of them.")
-    return BUILDERS[model_class](config, parameters, sequence_length)
+    name, rate = DROPOUT.get(model_class, ("", 0.0))
+    return replace(BUILDERS[model_class](config, parameters, sequence_length), dropout=bool(config.get(name, rate)))
+
+
+# Where a configuration says how much is dropped in training, and transformers' default. The other classes drop nothing by default.
+DROPOUT = {
+    "bert": ("hidden_dropout_prob", 0.1),
+    "t5": ("dropout_rate", 0.1),
+    "wav2vec2": ("hidden_dropout", 0.1),
+    "detr": ("dropout", 0.1),
+    "whisper": ("dropout", 0.0),
+}
 
 
 def _text(config: Config, tokens: int, **more: Any) -> Stack:

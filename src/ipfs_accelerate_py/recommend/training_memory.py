@@ -82,6 +82,8 @@ def gathered_bytes(shape: Shape, layout: Layout) -> float:
 
 def training_memory(shape: Shape, layout: Layout, model_class: str | None = None, *, platform: str = "cuda") -> TrainingMemory:
     """The peak of one device. ``platform`` decides the optimizer's own workspace: fused on a GPU, one tensor at a time on the CPU."""
+    if shape.dropout and platform == "cpu":  # torch has no fused attention with dropout on processors
+        shape = replace(shape, stacks=tuple(replace(stack, fused=False) for stack in shape.stacks))
     weights, gradients, states = state_bytes(shape.parameters, layout)
     host = 0.0
     if layout.offload:  # states and gradients go to the host (ZeRO-Offload), from stage 3 on weights as well
@@ -105,11 +107,7 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
     kept = gradients if layout.accumulation > 1 or always else 0.0
     largest = 4.0 * shape.largest_tensor / layout.tensor / (layout.data if gathered else 1)
     at_start = activations + moment + cast + gathered + kept
-    at_embedding = 0.0
-    if shape.tied and len(shape.stacks) > 1:
-        later = model_bytes(_encoder(shape), micro, wide, checkpointing=layout.checkpointing, tensor=layout.tensor)
-        done = shape.stacks[-1].layers * shape.stacks[-1].layer_parameters / max(1, shape.parameters)
-        at_embedding = later * correction(model_class) + gradients * done + 3 * largest + cast + gathered
+    at_embedding = _at_embedding(shape, layout, model_class, wide, cast, gradients, kept if always else 0.0, bool(gathered))
     at_update = gradients + (2 * largest if platform == "cpu" else 0.0) + (gathered / 2 if gathered else 0.0)
     context = CONTEXT_BYTES.get(platform, 0)
     moments = max(at_start, at_embedding, at_update)
@@ -123,6 +121,35 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
         peak=weights + states + moments + context,
         host=host,
     )
+
+
+def _at_embedding(
+    shape: Shape,
+    layout: Layout,
+    model_class: str | None,
+    wide: Widths,
+    cast: float,
+    gradients: float,
+    buckets: float,
+    gathered: bool,
+) -> float:
+    """The moment when the embedding gets its gradient: of one that is used twice there are two gradients and their sum. Where the encoder
+    comes after that, its activations are still there. ``buckets``: gradients that are always there."""
+    split = layout.tensor * layout.pipeline
+    summed = 3 if shape.tied or shape.passes > 1 else 1
+    later = done = 0.0
+    if shape.tied and len(shape.stacks) > 1:
+        later = model_bytes(_encoder(shape), layout.micro_batch, wide, checkpointing=layout.checkpointing, tensor=layout.tensor)
+        later *= correction(model_class)
+        done = shape.stacks[-1].layers * shape.stacks[-1].layer_parameters / max(1, shape.parameters)
+    if gathered:  # what lies outside the layers is whole: weights, gradients, and the float32 copy of these that is scattered
+        element = 4 if layout.precision == "float32" else 2
+        outside = (shape.parameters - shape.stack_parameters) / split
+        return later + gradients + (element + 4) * outside + summed * element * shape.largest_tensor / split
+    largest = 4.0 * shape.largest_tensor / layout.tensor
+    if buckets:
+        return later + buckets + summed * largest
+    return later + gradients * done + summed * largest + cast if later else 0.0
 
 
 def _encoder(shape: Shape) -> Shape:
