@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 from ipfs_accelerate_py import paths
 from ipfs_accelerate_py.graph import describe
 from ipfs_accelerate_py.predict import Predictor, conformal, fitted
-from ipfs_accelerate_py.predict.evaluation import left_out, residual_helps
+from ipfs_accelerate_py.predict.evaluation import left_out, memory_errors, residual_helps
 from ipfs_accelerate_py.predict.kinds import ceilings_of
 from ipfs_accelerate_py.predict.learning import Cell, cells_of, learn, seconds
 from ipfs_accelerate_py.predict.observations import Evidence, read
@@ -51,6 +51,24 @@ def regimes(evidence: Evidence) -> None:
             f"{regime:16} {width.n:5} {width.groups:6} {width.error['median_percent']:6.1f}% {width.error['mean_percent']:6.1f}% "
             f"{GOALS.get(regime, '-'):>4}%  {told:>8}  value / {half:.2f} to value * {half:.2f}"
         )
+
+
+def peaks(evidence: Evidence) -> None:
+    """Errors of the peak memory of inference on left-out model classes: of all, and by platform and engine with the most below."""
+    cells = cells_of(evidence)
+    kinds: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for kind in sorted({f"{cell.observation.key.platform} {cell.observation.key.engine}" for cell in cells}):
+        own = [cell for cell in cells if f"{cell.observation.key.platform} {cell.observation.key.engine}" == kind]
+        kinds[kind] = memory_errors(own)
+    every = [error for errors in kinds.values() for error in errors]
+    for name, errors in [("peak memory", every), *kinds.items()]:
+        if errors:
+            width = conformal.width(errors)
+            below = max(0.0, 1 - math.exp(-max(error for _, error in errors)))
+            print(
+                f"{name:24} {width.n:5} {width.groups:6} {width.error['median_percent']:6.1f}% {width.error['mean_percent']:6.1f}%    5%  "
+                f"at most {below:.0%} too low"
+            )
 
 
 def left_out_predictions(evidence: Evidence) -> list[tuple[Cell, float]]:
@@ -123,9 +141,7 @@ def main() -> None:
     for warning in evidence.warnings:
         print(warning)
     regimes(evidence)
-    memory = train(evidence).memory_width
-    errors = f"{memory.error['median_percent']:6.1f}% {memory.error['mean_percent']:6.1f}%"
-    print(f"{'peak memory':16} {memory.n:5} {memory.groups:6} {errors}    5%")
+    peaks(evidence)
     taus, regrets = ranking(evidence)
     if taus:
         print(

@@ -1,8 +1,9 @@
 """How long from nothing to the first result of UnifiedWebPlatform, and what a request costs beyond the page's own time.
 
-    python benchmarks/startup.py [--model all-MiniLM-L6-v2] [--platform wasm] [--browser chromium] [--launches 6]
+    python benchmarks/startup.py [--model all-MiniLM-L6-v2] [--platform wasm] [--browser chromium] [--launches 6] [--keep]
 
-Each launch is a fresh Python process with a fresh browser profile; the model's ONNX files are in the cache (a first run makes them).
+Each launch is a fresh Python process with a fresh browser profile, or with ``--keep`` in the kept one that has the model already; the
+model's ONNX files are in the cache (a first run makes them).
 Parts by the launch's own clock: Python's imports and the model's configuration, preprocessing, ``load`` (the browser starts, its page
 connects and is asked what it has, the model is fetched and compiled), the first inference. ``bare`` is the same browser opened on the
 same page with nothing in it, in the same launch: the floor. Then 100 requests: total minus the page's own inference time.
@@ -28,10 +29,11 @@ def main() -> None:
     parser.add_argument("--platform", default="wasm")
     parser.add_argument("--browser", default="chromium")
     parser.add_argument("--launches", type=int, default=6)
+    parser.add_argument("--keep", action="store_true", help="start in the model's kept profile")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(options.model, options.platform, options.browser)))
+        print(json.dumps(one(options.model, options.platform, options.browser, options.keep)))
         return
     command = [
         sys.executable,
@@ -43,6 +45,7 @@ def main() -> None:
         options.platform,
         "--browser",
         options.browser,
+        *(["--keep"] if options.keep else []),
     ]
     subprocess.run(command, check=True, stdout=subprocess.PIPE)  # makes the ONNX files; not counted
     launches = [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(options.launches)]
@@ -64,7 +67,7 @@ def show(name: str, values_ms: list[float]) -> None:
     print(f"  {name}: {statistics.median(values_ms):.1f} ms {range_}")
 
 
-def one(model: str, platform_name: str, browser: str) -> dict[str, float | str]:
+def one(model: str, platform_name: str, browser: str, keep: bool) -> dict[str, float | str]:
     """Seconds of each part of one start."""
     start = time.perf_counter()
     from ipfs_accelerate_py.web import protocol
@@ -72,13 +75,13 @@ def one(model: str, platform_name: str, browser: str) -> dict[str, float | str]:
     from ipfs_accelerate_py.web.page_session import Page
     from ipfs_accelerate_py.web.platform import UnifiedWebPlatform
 
-    configuration = {"use_shader_precompilation": False}
+    configuration = {"use_shader_precompilation": False, "keep_profile": keep}
     with UnifiedWebPlatform(model, "text", platform_name, browser, configuration=configuration) as platform:  # type: ignore[arg-type]
         platform.model.config  # noqa: B018 - imports transformers and torch
         imported = time.perf_counter()
         platform.model.preprocess({"text": "The ferry leaves the harbour at seven."})
         preprocessed = time.perf_counter()
-        platform.load()
+        loading = platform.load()
         loaded = time.perf_counter()
         answer = platform.run_inference({"text": "The ferry leaves the harbour at seven."})
         done = time.perf_counter()
@@ -92,7 +95,8 @@ def one(model: str, platform_name: str, browser: str) -> dict[str, float | str]:
         opened = time.perf_counter()
     metadata = answer["metadata"]
     return {
-        "what": f"{metadata['browser']} {metadata['browser_version']}, {metadata['weights']} weights, {metadata['precision']}",
+        "what": f"{metadata['browser']} {metadata['browser_version']}, {metadata['weights']} weights, {metadata['precision']}, "
+        f"{loading['bytes_fetched']:,} bytes of the model sent",
         "imports": imported - start,
         "preprocess": preprocessed - imported,
         "load": loaded - preprocessed,

@@ -6,20 +6,21 @@
 A launch is a fresh profile (or, for ``kept``, one that an untimed start has filled). Off and on are interleaved in a seeded random order.
 Times are the page's own: ``first inference``; ``ready`` and ``first result`` count from the navigation to the page. The ratio is on / off,
 below 1 is faster, of medians over launches, with the bootstrap interval over launches. Every launch goes into ``--store``, with its
-switches and what they did. The adapter is printed: on a software adapter the ratios say nothing about a GPU.
+switches and what they did; by default into the one by which UnifiedWebPlatform decides what is on. The adapter is printed: on a
+software adapter the ratios say nothing about a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from web_starts import HEADER, Case, compared, interleaved
 
 from ipfs_accelerate_py.measure import machine
-from ipfs_accelerate_py.web.optimized_session import Switches
+from ipfs_accelerate_py.web.measured_effects import store_path
 from ipfs_accelerate_py.web.shaped_link import shaped_link
+from ipfs_accelerate_py.web.switches import Switches
 
 OFF = Switches()
 ALL = Switches(precompilation=True, gpu_audio=True, parallel_loading=True, readback="auto")
@@ -60,7 +61,12 @@ def pairs(part: str, model: str, browser: str, arguments: argparse.Namespace) ->
         found = []
         for name in arguments.links:
             link = {"loopback": None, "shaped": lambda: shaped_link(arguments.megabits, arguments.round_trip_ms)}[name]
-            found.append((case(f"off {name}", OFF, link=link), case(f"on {name}", Switches(parallel_loading=True), link=link)))
+            found.append(
+                (
+                    case(f"off {name}", OFF, link=link, link_name=name),
+                    case(f"on {name}", Switches(parallel_loading=True), link=link, link_name=name),
+                )
+            )
         return found
     return [(case("off", OFF, recordings_s=seconds), case("on", ALL, recordings_s=seconds, record=True))]
 
@@ -81,7 +87,7 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true", help="also a kept profile against a fresh one")
     parser.add_argument("--budget-s", type=float, default=3600.0, help="for each part, model and browser")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "web_optimizations.duckdb")
+    parser.add_argument("--store", type=Path, default=store_path(), help="where the web platform looks too")
     arguments = parser.parse_args()
 
     print(f"machine: {machine.fingerprint()}\n")

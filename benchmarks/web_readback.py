@@ -10,7 +10,6 @@ buffers are submitted while a map is pending. The ratio is woken / plain, below 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,9 @@ from ipfs_accelerate_py.measure import machine
 from ipfs_accelerate_py.measure.statistics import ratio_interval
 from ipfs_accelerate_py.web import protocol
 from ipfs_accelerate_py.web.browsers import find_browser
-from ipfs_accelerate_py.web.optimized_session import Switches
+from ipfs_accelerate_py.web.measured_effects import store_path
 from ipfs_accelerate_py.web.page_session import Page
+from ipfs_accelerate_py.web.switches import Switches
 
 
 def maps(browser: str, launches: int, rounds: int) -> str:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="bert")
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "web_readback.duckdb")
+    parser.add_argument("--store", type=Path, default=store_path(), help="where the web platform looks too")
     arguments = parser.parse_args()
     print(f"machine: {machine.fingerprint()}\n")
     print("| browser | what | plain | woken | ratio | launches |\n| --- | --- | --- | --- | --- | --- |")

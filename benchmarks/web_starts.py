@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
@@ -28,9 +29,11 @@ from ipfs_accelerate_py.store.writer import Store
 from ipfs_accelerate_py.web import profiles
 from ipfs_accelerate_py.web.audio_front_end import audio_spec
 from ipfs_accelerate_py.web.browsers import find_browser
-from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, Switches, effects
+from ipfs_accelerate_py.web.measured_effects import LOOPBACK
+from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, effects
 from ipfs_accelerate_py.web.protocol import RecordedPipeline
 from ipfs_accelerate_py.web.shaped_link import Wrapper
+from ipfs_accelerate_py.web.switches import Switches
 
 STEADY_ITERATIONS = 5
 HEADER = (
@@ -53,6 +56,7 @@ class Case:
     recordings_s: float = 0.0
     record: bool = False
     link: Callable[[], Wrapper] | None = None
+    link_name: str = LOOPBACK
     pipelines: Sequence[RecordedPipeline] = ()
     times: dict[str, list[float]] = field(default_factory=dict)  # by what was timed, ms, one of each launch
     last_report: dict[str, Any] = field(default_factory=dict)
@@ -132,9 +136,10 @@ def interleaved(
                 start(case, models[id(case)], 0)
             elif case.switches.keep:
                 start(replace(case, times={}), models[id(case)], 0)  # the start that fills the profile
+        numbers = itertools.count()  # both sides have one spec, and a store takes each index of a spec once
         for index in range(launches):
             for case in order.sample(cases, len(cases)):
-                _launch(case, models[id(case)], store, campaign, index, steady)
+                _launch(case, models[id(case)], store, campaign, next(numbers), steady)
             if time.monotonic() - began > budget_s:
                 print(f"stopped after {index + 1} launches of each: {budget_s:g} s are over", file=sys.stderr)
                 break
@@ -156,7 +161,7 @@ def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int,
     for what, values in found.items():
         if values:
             case.times.setdefault(what, []).append(float(np.median(values)))
-    device = case.last_facts["device"] or {}
+    device, browser = case.last_facts["device"] or {}, find_browser(case.browser)
     record = replace(
         record,
         status="ok",
@@ -164,7 +169,15 @@ def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int,
         phases_ns={"first_inference": round(found["first_inference"][0] * 1e6), "load": round(found["ready"][0] * 1e6)},
         samples_ns=tuple(round(value * 1e6) for value in found["steady"]),
         software_adapter=device.get("software_adapter"),
-        facts={"case": case.name, "switches": vars(case.switches), "effects": effects(case.last_report), **case.last_facts},
+        facts={
+            "case": case.name,
+            "switches": vars(case.switches),
+            "effects": effects(case.last_report),
+            "link": case.link_name,
+            "recordings_s": case.recordings_s,
+            "browser": {"key": browser.key, "name": browser.name, "version": browser.version},
+            **case.last_facts,
+        },
     )
     spool(record, store.spool_folder)
     told = ", ".join(f"{what} {np.median(values):.0f}" for what, values in found.items() if values)

@@ -29,6 +29,8 @@ def parser(doc: str | None, name: str, prompt: int, new_tokens: int) -> argparse
     made.add_argument("--key-bits", type=int, default=16)
     made.add_argument("--value-bits", type=int, default=16)
     made.add_argument("--activations", default="int8", choices=["float", "int8"])
+    made.add_argument("--prefill-arithmetic", default="float32", choices=["float32", "float16", "int8"])
+    made.add_argument("--prefill-tokens", type=int, default=256, help="of a chunk of a prompt")
     made.add_argument("--prompt", type=int, default=prompt, help="tokens")
     made.add_argument("--new-tokens", type=int, default=new_tokens)
     made.add_argument("--generations", type=int, default=5, help="timed ones of a launch")
@@ -71,6 +73,8 @@ def run(arguments: argparse.Namespace, pick: Callable[[Run], tuple[float, ...]],
                         "key_bits": arguments.key_bits,
                         "value_bits": arguments.value_bits,
                         "activations": arguments.activations,
+                        "prefill_arithmetic": arguments.prefill_arithmetic,
+                        "prefill_tokens": arguments.prefill_tokens,
                     }
                     found = ours(arguments.browser, folders[side], *shape, **options)
                     copies.append(found.facts["copy_bytes_per_second"])

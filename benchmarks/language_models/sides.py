@@ -15,8 +15,12 @@ from ipfs_accelerate_py.models.registry import ModelReference, resolve, workload
 from ipfs_accelerate_py.paths import cache_folder
 from ipfs_accelerate_py.platforms.base import OpenOptions
 from ipfs_accelerate_py.platforms.registry import platform
+from ipfs_accelerate_py.quantize.blank import write_blank
 from ipfs_accelerate_py.quantize.folder import Request, quantize_folder
+from ipfs_accelerate_py.quantize.formats import Format
+from ipfs_accelerate_py.quantize.plan import uniform
 from ipfs_accelerate_py.quantize.sources import open_source
+from ipfs_accelerate_py.quantize.stored import MANIFEST
 from ipfs_accelerate_py.web.language_model import LanguageModel
 from ipfs_accelerate_py.web.language_model_folder import ModelFiles
 
@@ -34,10 +38,15 @@ class Run:
 
 
 def low_bit_folder(reference: ModelReference, bits: int, group_size: int) -> Path:
-    """Synthetic or trained weights of the model at these bits, made once."""
-    folder = cache_folder() / "low-bit" / f"{reference.model_class}-{reference.size}-{bits}-{group_size}"
-    origin = reference.origin or "synthetic:0"
-    quantize_folder(open_source(reference), Request(origin, bits, group_size, "rtn"), folder)
+    """The model at these bits, made once: quantised where it has weights, random codes of its shape where they are synthetic, which
+    take the same bytes and work and are there in seconds."""
+    folder = cache_folder() / "low-bit" / f"benchmark-{reference.model_class}-{reference.size}-{bits}-{group_size}"
+    source = open_source(reference)
+    if reference.weights != "synthetic":
+        quantize_folder(source, Request(reference.origin, bits, group_size, "rtn"), folder)
+    elif not (folder / MANIFEST).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_blank(source.config, uniform(source.config, Format(bits, group_size)), folder, seed=0)
     return folder
 
 

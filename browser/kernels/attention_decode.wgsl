@@ -9,7 +9,7 @@
 @group(0) @binding(1) var<storage, read> qkv: array<f32>;
 @group(0) @binding(2) var<storage, read> rotary: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> attended: array<f32>;  // [head][HEAD_SIZE]
-@group(0) @binding(4) var<storage, read_write> parts: array<f32>;     // [head][split][HEAD_SIZE + 2]: sum, greatest score, weight
+@group(0) @binding(4) var<storage, read_write> parts: array<f32>;     // [head][split][HEAD_SIZE + 4]: sum, greatest score, weight, splits
 #include rotary
 
 const QUADS = GROUP * HEAD_QUADS;
@@ -73,7 +73,19 @@ fn main(
   for (var t = 0u; t < share; t++) {
     let first = (first_tile + split * share + t) * FOLD;
     workgroupBarrier();
+#if TILE_LOADS
+    let floats = first >= folded;
+    var values: TileFloats;
+    if (floats) {
+      let keys = fetch_keys(head, first, length, index);
+      values = fetch_values(head, first, length, index);
+      place_floats(keys, first, length, index);
+    } else {
+      load_keys(head, first, folded, length, index);
+    }
+#else
     load_keys(head, first, folded, length, index);
+#endif
     workgroupBarrier();
     for (var i = index; i < SCORES; i += WORKGROUP) {
       let token = i % FOLD;
@@ -87,7 +99,11 @@ fn main(
     for (var i = index; i < SCORES; i += WORKGROUP) {
       powers[i] = select(0.0, exp(scores[i] - tile_greatest(i / FOLD)), scores[i] > LEAST);
     }
+#if TILE_LOADS
+    if (floats) { place_floats(values, first, length, index); } else { load_values(head, first, folded, length, index); }
+#else
     load_values(head, first, folded, length, index);
+#endif
     workgroupBarrier();
     for (var n = 0u; n < OWN_QUADS; n++) {
       let own = select(index + n * WORKGROUP, index % QUADS, TEAMS > 1u);
@@ -135,11 +151,12 @@ fn main(
         let result = total / whole;
         for (var k = 0u; k < 4u; k++) { attended[h * HEAD_SIZE + c + k] = result[k]; }
       } else {
-        let at = (h * splits + split) * (HEAD_SIZE + 2u);
+        let at = (h * splits + split) * (HEAD_SIZE + 4u);
         for (var k = 0u; k < 4u; k++) { parts[at + c + k] = total[k]; }
         if (c == 0u) {
           parts[at + HEAD_SIZE] = greatest[n];
           parts[at + HEAD_SIZE + 1u] = whole;
+          parts[at + HEAD_SIZE + 2u] = f32(splits);
         }
       }
     }

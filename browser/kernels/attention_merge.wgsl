@@ -1,11 +1,11 @@
-// Brings the parts of a split attention together: one workgroup a query head.
+// Brings the parts of an attention that is split more than MOST_MERGED times together: one workgroup a query head.
 @group(0) @binding(0) var<storage, read> parts: array<f32>;
 @group(0) @binding(1) var<storage, read_write> attended: array<f32>;
 @group(0) @binding(2) var<uniform> splits: vec4<u32>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-  const part = HEAD_SIZE + 2u;
+  const part = HEAD_SIZE + 4u;
   let base = workgroup.x * splits.x * part;
   var highest = -1e30;
   for (var s = 0u; s < splits.x; s++) { highest = max(highest, parts[base + s * part + HEAD_SIZE]); }

@@ -116,3 +116,49 @@ fn load_values(head: u32, first: u32, folded: u32, length: u32, index: u32) {
     tile[t * TILE_STRIDE + q] = four;
   }
 }
+
+#if TILE_LOADS
+// The same in two steps, so that the loads of keys and values are on their way together: floats into registers, registers into the tile.
+struct TileFloats {
+#for i 0 TILE_LOADS
+  four$i: vec4<f32>,
+#endfor
+}
+
+fn fetch_keys(head: u32, first: u32, length: u32, index: u32) -> TileFloats {
+  var found: TileFloats;
+#for i 0 TILE_LOADS
+  let at$i = ring_word(head, min(first + (index + $iu * WORKGROUP) / HEAD_QUADS, length - 1u), 4u * (index % HEAD_QUADS), KEY_RING, KEY_BITS != 32u);
+#if KEY_BITS == 32
+  found.four$i = bitcast<vec4<f32>>(vec4(recent_keys[at$i], recent_keys[at$i + 1u], recent_keys[at$i + 2u], recent_keys[at$i + 3u]));
+#else
+  found.four$i = vec4(unpack2x16float(recent_keys[at$i]), unpack2x16float(recent_keys[at$i + 1u]));
+#endif
+#endfor
+  return found;
+}
+#endif
+
+#if TILE_LOADS
+fn fetch_values(head: u32, first: u32, length: u32, index: u32) -> TileFloats {
+  var found: TileFloats;
+#for i 0 TILE_LOADS
+  let at$i = ring_word(head, min(first + (index + $iu * WORKGROUP) / HEAD_QUADS, length - 1u), 4u * (index % HEAD_QUADS), VALUE_RING, VALUE_BITS != 32u);
+#if VALUE_BITS == 32
+  found.four$i = bitcast<vec4<f32>>(vec4(recent_values[at$i], recent_values[at$i + 1u], recent_values[at$i + 2u], recent_values[at$i + 3u]));
+#else
+  found.four$i = vec4(unpack2x16float(recent_values[at$i]), unpack2x16float(recent_values[at$i + 1u]));
+#endif
+#endfor
+  return found;
+}
+#endif
+
+#if TILE_LOADS
+fn place_floats(found: TileFloats, first: u32, length: u32, index: u32) {
+#for i 0 TILE_LOADS
+  let t$i = (index + $iu * WORKGROUP) / HEAD_QUADS;
+  if (t$i < FOLD) { tile[t$i * TILE_STRIDE + index % HEAD_QUADS] = select(vec4(0.0), found.four$i, first + t$i < length); }
+#endfor
+}
+#endif

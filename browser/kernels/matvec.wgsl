@@ -2,11 +2,26 @@
 // silu(gate) * up (SWIGLU: the first half of the rows is the gate), or logits and each workgroup's greatest (GREATEST).
 // A team of LANES invocations has ROWS rows at a time; a lane loads one vec4 of codes of each. The vector lies in workgroup memory in
 // blocks of as many values as a vec4 has codes, with one vec4 of padding between blocks so that lanes meet no bank conflicts.
+// Where the vector fits there at once (WHOLE), it is brought in once and the workgroup goes from rows to rows; the first codes are on
+// their way meanwhile. Where a team is a subgroup (ONE_SUBGROUP), its sums need no workgroup memory and no barrier.
+// With MERGE the vector is the outcome of an attention whose context was split, and its parts are brought together on the way in.
 #include matrix
 #include reduce
+#if MERGE
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;  // [head][split][HEAD_SIZE + 4]: see attention_decode
+#else
+#if QUADS_OF_X
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+#else
 @group(0) @binding(2) var<storage, read> x: array<f32>;
+#endif
+#endif
 #if NORM
+#if QUADS_OF_X
+@group(0) @binding(3) var<storage, read> norm: array<vec4<f32>>;
+#else
 @group(0) @binding(3) var<storage, read> norm: array<f32>;
+#endif
 #endif
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 #if GREATEST
@@ -18,14 +33,58 @@ var<workgroup> team_greatest: array<vec2<u32>, WORKGROUP / LANES>;
 
 const TEAMS = WORKGROUP / LANES;
 
-fn input(k: u32, scale: f32) -> f32 {
-  if (k >= COLUMNS) { return 0.0; }
-#if NORM
-  return x[k] * scale * norm[k];
+#if MERGE
+const PART_QUADS = HEAD_SIZE / 4u + 1u;
+var<workgroup> shares: array<f32, HEADS * MOST_MERGED>;  // of each split in its head
+
+fn merge_shares(splits: u32, index: u32) {
+  for (var h = index; h < HEADS; h += WORKGROUP) {
+    var highest = -1e30;
+    for (var s = 0u; s < splits; s++) { highest = max(highest, x[(h * splits + s + 1u) * PART_QUADS - 1u].x); }
+    var whole = 0.0;
+    for (var s = 0u; s < splits; s++) {
+      let part = x[(h * splits + s + 1u) * PART_QUADS - 1u];
+      let power = exp(part.x - highest);
+      whole += power * part.y;
+      shares[h * MOST_MERGED + s] = power;
+    }
+    for (var s = 0u; s < splits; s++) { shares[h * MOST_MERGED + s] /= whole; }
+  }
+  workgroupBarrier();
+}
+
+fn quad_of_x(q: u32) -> vec4<f32> {
+  let splits = u32(x[PART_QUADS - 1u].z);
+  let h = min(q / (HEAD_SIZE / 4u), HEADS - 1u);
+  var sum = vec4(0.0);
+  for (var s = 0u; s < splits; s++) { sum += shares[h * MOST_MERGED + s] * x[(h * splits + s) * PART_QUADS + q % (HEAD_SIZE / 4u)]; }
+  return select(vec4(0.0), sum, q < COLUMNS / 4u);
+}
 #else
-  return x[k];
+// Values 4 q to 4 q + 3 of the vector, 0 beyond its end.
+fn quad_of_x(q: u32) -> vec4<f32> {
+#if QUADS_OF_X
+  return select(vec4(0.0), x[min(q, COLUMNS / 4u - 1u)], q < COLUMNS / 4u);
+#else
+  let k = 4u * q;
+  let last = COLUMNS - 1u;
+  let four = vec4(x[min(k, last)], x[min(k + 1u, last)], x[min(k + 2u, last)], x[min(k + 3u, last)]);
+  return select(vec4(0.0), four, vec4(k, k + 1u, k + 2u, k + 3u) < vec4(COLUMNS));
 #endif
 }
+#endif
+
+#if NORM
+fn quad_of_norm(q: u32) -> vec4<f32> {
+#if QUADS_OF_X
+  return norm[min(q, COLUMNS / 4u - 1u)];
+#else
+  let k = 4u * q;
+  let last = COLUMNS - 1u;
+  return vec4(norm[min(k, last)], norm[min(k + 1u, last)], norm[min(k + 2u, last)], norm[min(k + 3u, last)]);
+#endif
+}
+#endif
 
 #if INT8
 #include matvec_int8
@@ -36,6 +95,7 @@ fn input(k: u32, scale: f32) -> f32 {
 @compute @workgroup_size(WORKGROUP)
 fn main(
   @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) workgroups: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
 #if SUBGROUPS
   @builtin(subgroup_invocation_id) subgroup_lane: u32,
@@ -46,16 +106,71 @@ fn main(
   let subgroup_lane = 0u;
   let subgroup_size = 1u;
 #endif
-  var scale = 1.0;
-#if NORM
-  var squares = 0.0;
-  for (var k = index; k < COLUMNS; k += WORKGROUP) { squares += x[k] * x[k]; }
-  scale = inverseSqrt(workgroup_sum(squares, index, subgroup_lane, subgroup_size) / f32(COLUMNS) + EPSILON);
-#endif
   let team = index / LANES;
   let lane = index % LANES;
-  let rows = scales[ROWS_AT] / STREAMS;
-  let first = (workgroup.x * TEAMS + team) * ROWS;
+  _ = &scales;  // bound also where nothing of it is read
+  const rows = MATRIX_ROWS / STREAMS;
+  const tiles = (rows + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
+#if GREATEST
+  var best = vec2<u32>(0u, NO_TOKEN);
+#endif
+#if WHOLE
+  // Their loads begin here and end behind the vector's.
+#for r 0 ROWS
+  let early$r = values[min((workgroup.x * TEAMS + team) * ROWS + $ru, rows - 1u) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
+#endfor
+#if SWIGLU
+#for r 0 ROWS
+  let early$r_up = values[(rows + min((workgroup.x * TEAMS + team) * ROWS + $ru, rows - 1u)) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
+#endfor
+#endif
+#endif
+#if MERGE
+  merge_shares(u32(x[PART_QUADS - 1u].z), index);
+#endif
+#if NORM
+  // What an invocation brings in stays in its registers until the sum of squares is known.
+  var squares = 0.0;
+#for q 0 OWN
+  let own$q = quad_of_x(index + $qu * WORKGROUP);
+  squares += dot(own$q, own$q);
+#endfor
+#if OWN == 0
+  for (var q = index; q < (COLUMNS + 3u) / 4u; q += WORKGROUP) {
+    let four = quad_of_x(q);
+    squares += dot(four, four);
+  }
+#endif
+#for q 0 OWN
+  let weight$q = quad_of_norm(index + $qu * WORKGROUP);
+#endfor
+  let scale = inverseSqrt(workgroup_sum(squares, index, subgroup_lane, subgroup_size) / f32(COLUMNS) + EPSILON);
+#for q 0 OWN
+  if (index + $qu * WORKGROUP < PADDED / 4u) { put(index + $qu * WORKGROUP, own$q * scale * weight$q); }
+#endfor
+#endif
+#if WHOLE
+#if !NORM
+#for q 0 OWN
+  let own$q = quad_of_x(index + $qu * WORKGROUP);
+#endfor
+#for q 0 OWN
+  if (index + $qu * WORKGROUP < PADDED / 4u) { put(index + $qu * WORKGROUP, own$q); }
+#endfor
+#endif
+#if OWN == 0
+  for (var q = index; q < PADDED / 4u; q += WORKGROUP) {
+#if NORM
+    put(q, quad_of_x(q) * scale * quad_of_norm(q));
+#else
+    put(q, quad_of_x(q));
+#endif
+  }
+#endif
+  staged_now(PADDED, index);
+#endif
+  for (var tile = workgroup.x; tile < tiles; tile += workgroups.x) {
+  let first = (tile * TEAMS + team) * ROWS;
 #for r 0 ROWS
   let row$r = min(first + $ru, rows - 1u);
   var sum$r = 0.0;
@@ -67,10 +182,34 @@ fn main(
 #endfor
 #endif
   for (var start = 0u; start < PADDED; start += TILE) {
+#if !WHOLE
     workgroupBarrier();
-    stage(start, scale, index);
+    for (var q = index; q < min(TILE, PADDED - start) / 4u; q += WORKGROUP) {
+#if NORM
+      put(q, quad_of_x(start / 4u + q) * scale * quad_of_norm(start / 4u + q));
+#else
+      put(q, quad_of_x(start / 4u + q));
+#endif
+    }
+    staged_now(min(TILE, PADDED - start), index);
+#endif
     for (var b = lane; b < TILE / BLOCK && start / BLOCK + b < ROW_BLOCKS; b += LANES) {
       let block = start / BLOCK + b;
+#if WHOLE
+      let begun = tile == workgroup.x && b == lane;
+#for r 0 ROWS
+      var w$r = early$r;
+      if (!begun) { w$r = values[row$r * ROW_VEC4S + block]; }
+      let high$r = high_words(row$r, block);
+#endfor
+#if SWIGLU
+#for r 0 ROWS
+      var w$r_up = early$r_up;
+      if (!begun) { w$r_up = values[row$r_up * ROW_VEC4S + block]; }
+      let high$r_up = high_words(row$r_up, block);
+#endfor
+#endif
+#else
 #for r 0 ROWS
       let w$r = values[row$r * ROW_VEC4S + block];
       let high$r = high_words(row$r, block);
@@ -80,6 +219,7 @@ fn main(
       let w$r_up = values[row$r_up * ROW_VEC4S + block];
       let high$r_up = high_words(row$r_up, block);
 #endfor
+#endif
 #endif
 #for s 0 SUBS
       {
@@ -97,6 +237,16 @@ fn main(
 #endfor
     }
   }
+#if ONE_SUBGROUP
+#for r 0 ROWS
+  let total$r = subgroupAdd(sum$r);
+#endfor
+#if SWIGLU
+#for r 0 ROWS
+  let total$r_up = subgroupAdd(sum$r_up);
+#endfor
+#endif
+#else
   workgroupBarrier();
 #if SUBGROUPS
 #for r 0 ROWS
@@ -119,6 +269,7 @@ fn main(
   }
   workgroupBarrier();
   let parts = LANES / subgroup_size;
+  let team_at = team * parts;
 #else
   let subgroups = WORKGROUP;
   let parts = 1u;
@@ -140,26 +291,23 @@ fn main(
     }
   }
   workgroupBarrier();
-#endif
-#if SUBGROUPS
-  let team_at = team * parts;
-#else
   let team_at = team * LANES;
 #endif
-#if GREATEST
-  var best = vec2<u32>(0u, NO_TOKEN);
+#for r 0 ROWS
+  var total$r = 0.0;
+  for (var i = 0u; i < parts; i++) { total$r += partials[$ru * STREAMS * subgroups + team_at + i]; }
+#if SWIGLU
+  var total$r_up = 0.0;
+  for (var i = 0u; i < parts; i++) { total$r_up += partials[($ru * 2u + 1u) * subgroups + team_at + i]; }
+#endif
+#endfor
 #endif
   if (lane == 0u) {
 #for r 0 ROWS
     if (first + $ru < rows) {
-      var total = 0.0;
-      for (var i = 0u; i < parts; i++) { total += partials[$ru * STREAMS * subgroups + team_at + i]; }
-      total = finished(total, row$r);
+      let total = finished(total$r, row$r);
 #if SWIGLU
-      var up = 0.0;
-      for (var i = 0u; i < parts; i++) { up += partials[($ru * 2u + 1u) * subgroups + team_at + i]; }
-      up = finished(up, row$r_up);
-      y[row$r] = total / (1.0 + exp(-total)) * up;
+      y[row$r] = total / (1.0 + exp(-total)) * finished(total$r_up, row$r_up);
 #else
       let at = scales[FIRST_ROW_AT] + row$r;
 #if RESIDUAL
@@ -175,15 +323,16 @@ fn main(
     }
 #endfor
   }
+  }
 #if GREATEST
   if (lane == 0u) { team_greatest[team] = best; }
   workgroupBarrier();
   if (index == 0u) {
     for (var i = 1u; i < TEAMS; i++) {
       let other = team_greatest[i];
-      if (other.y != NO_TOKEN && other.x > best.x) { best = other; }
+      if (other.y != NO_TOKEN && (other.x > best.x || (other.x == best.x && other.y < best.y))) { best = other; }
     }
-    greatest[scales[FIRST_ROW_AT] / (TEAMS * ROWS) + workgroup.x] = best;
+    greatest[GREATEST_AT + workgroup.x] = best;
   }
 #endif
 }

@@ -7,13 +7,10 @@ var<workgroup> staged: array<vec4<f32>, TILE / BLOCK * STRIDE>;
 var<workgroup> totals: array<f32, TILE / SUB_BLOCK>;  // of each sub-block, for the zeros
 #endif
 
-fn stage(start: u32, scale: f32, index: u32) {
-  let used = min(TILE, PADDED - start);
-  for (var i = index; i < used / 4u; i += WORKGROUP) {
-    let k = start + 4u * i;
-    let quad = vec4(input(k, scale), input(k + 1u, scale), input(k + 2u, scale), input(k + 3u, scale));
-    staged[i / (BLOCK / 4u) * STRIDE + i % (BLOCK / 4u)] = quad;
-  }
+fn put(q: u32, four: vec4<f32>) { staged[q / (BLOCK / 4u) * STRIDE + q % (BLOCK / 4u)] = four; }
+
+// After the vector's (or its tile's) first `used` values were put.
+fn staged_now(used: u32, index: u32) {
   workgroupBarrier();
 #if BITS <= 8
   for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {

@@ -1,14 +1,16 @@
 // The vector as int8 with one scale for each sub-block, and products of four at a time (dot4I8Packed). The activations are rounded, so
 // results differ from the float path's by about half a percent of the vector's size. Bytes lie in the order in which masks take the
 // codes out of a word: a word of 4-bit codes gives codes 0 2 4 6, then 1 3 5 7; of 2-bit codes 0 4 8 12, then 1 5 9 13, and so on.
+#include int8_order
 const WORDS = SUB_BLOCK / 4u;
 #if BITS == 3
 const HIGH_ORDER = 1u;  // the plane of high bits gives bits 0 8 16 24, ..., so a second copy is kept in that order
 #else
 const HIGH_ORDER = 0u;
 #endif
-const STRIDE = SUBS * WORDS * (1u + HIGH_ORDER) + 4u;
-var<workgroup> staged: array<u32, TILE / BLOCK * STRIDE>;
+const QUADS = WORDS / 4u;  // vec4s of packed words in a sub-block
+const STRIDE = SUBS * QUADS * (1u + HIGH_ORDER) + 1u;
+var<workgroup> staged: array<vec4<u32>, TILE / BLOCK * STRIDE>;
 var<workgroup> steps: array<f32, TILE / SUB_BLOCK>;
 var<workgroup> totals: array<f32, TILE / SUB_BLOCK>;
 
@@ -24,12 +26,10 @@ fn packed(k: u32, stride: u32, sub_block: u32) -> u32 {
   return pack4xI8(vec4<i32>(round(four * inverse)));
 }
 
-fn stage(start: u32, scale: f32, index: u32) {
-  let used = min(TILE, PADDED - start);
-  for (var q = index; q < used / 4u; q += WORKGROUP) {
-    let k = start + 4u * q;
-    floats[q] = vec4(input(k, scale), input(k + 1u, scale), input(k + 2u, scale), input(k + 3u, scale));
-  }
+fn put(q: u32, four: vec4<f32>) { floats[q] = four; }
+
+// After the vector's (or its tile's) first `used` values were put.
+fn staged_now(used: u32, index: u32) {
   workgroupBarrier();
   for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {
     var largest = vec4(0.0);
@@ -45,29 +45,28 @@ fn stage(start: u32, scale: f32, index: u32) {
     steps[s] = select(most / 127.0, bitcast<f32>(bad), bad != 0u);
   }
   workgroupBarrier();
-  for (var n = index; n < used / 4u; n += WORKGROUP) {
-    let s = n / WORDS;
-    let i = n % WORDS;
+  for (var n = index; n < used / 16u; n += WORKGROUP) {
+    let s = n / QUADS;
+    let i = n % QUADS * 4u;
     let begin = s * SUB_BLOCK;
-    let at = s / SUBS * STRIDE + s % SUBS * WORDS;
-#if BITS == 4
-    staged[at + i] = packed(begin + i / 2u * 8u + i % 2u, 2u, s);
-#endif
-#if BITS == 8
-    staged[at + i] = packed(begin + i * 4u, 1u, s);
-#endif
-#if BITS <= 3
-    staged[at + i] = packed(begin + i / 4u * 16u + i % 4u, 4u, s);
-#endif
+    let at = s / SUBS * STRIDE + s % SUBS * QUADS + n % QUADS;
+    var words: vec4<u32>;
+    for (var j = 0u; j < 4u; j++) { words[j] = packed(begin + first_of(i + j), CODES_APART, s); }
+    staged[at] = words;
 #if BITS == 3
-    staged[at + SUBS * WORDS + i] = packed(begin + i, 8u, s);
+    for (var j = 0u; j < 4u; j++) { words[j] = packed(begin + i + j, 8u, s); }
+    staged[at + SUBS * QUADS] = words;
 #endif
   }
   workgroupBarrier();
   for (var s = index; s < used / SUB_BLOCK; s += WORKGROUP) {
-    let at = s / SUBS * STRIDE + s % SUBS * WORDS;
+    let at = s / SUBS * STRIDE + s % SUBS * QUADS;
     var total = 0;
-    for (var i = 0u; i < WORDS; i++) { total += dot4I8Packed(staged[at + i], 0x01010101u); }
+    for (var i = 0u; i < QUADS; i++) {
+      let four = staged[at + i];
+      total += dot4I8Packed(four.x, 0x01010101u) + dot4I8Packed(four.y, 0x01010101u)
+        + dot4I8Packed(four.z, 0x01010101u) + dot4I8Packed(four.w, 0x01010101u);
+    }
     totals[s] = f32(total) * steps[s];
   }
   workgroupBarrier();
@@ -85,14 +84,22 @@ struct SubBlock {
 }
 
 fn load_x(b: u32, sub: u32) -> SubBlock {
-  let at = b * STRIDE + sub * WORDS;
+  let at = b * STRIDE + sub * QUADS;
   var v: SubBlock;
-#for i 0 SUB_QUADS
-  v.x$i = staged[at + $iu];
+#for i 0 SUB_VEC4S
+  let four$i = staged[at + $iu];
 #if BITS == 3
-  v.y$i = staged[at + SUBS * WORDS + $iu];
+  let high$i = staged[at + SUBS * QUADS + $iu];
 #endif
 #endfor
+  v.x0 = four0.x; v.x1 = four0.y; v.x2 = four0.z; v.x3 = four0.w;
+#if SUB_VEC4S == 2
+  v.x4 = four1.x; v.x5 = four1.y; v.x6 = four1.z; v.x7 = four1.w;
+#endif
+#if BITS == 3
+  v.y0 = high0.x; v.y1 = high0.y; v.y2 = high0.z; v.y3 = high0.w;
+  v.y4 = high1.x; v.y5 = high1.y; v.y6 = high1.z; v.y7 = high1.w;
+#endif
   v.step = steps[b * SUBS + sub];
   v.total = totals[b * SUBS + sub];
   return v;

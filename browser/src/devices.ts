@@ -22,7 +22,7 @@ export interface Device {
 export const CAUSE_WAIT_MS = 250;
 
 // Only what kernels use: experimental features (Chromium's subgroup matrices) make ONNX Runtime build shaders that fail.
-const wanted: readonly string[] = ["shader-f16", "subgroups"];
+const wanted: readonly string[] = ["shader-f16", "subgroups", "timestamp-query"];
 
 export async function openGpu({ power_preference, software_adapter, precision }: GpuChoice): Promise<Device> {
   if (!("gpu" in navigator)) throw new ClassifiedError("unsupported", "This browser has no WebGPU (navigator.gpu does not exist).");

@@ -2,7 +2,7 @@
 import type { GraphBytes } from "./engines/onnxruntime";
 import { ClassifiedError } from "./failure";
 import type { GraphSpec } from "./protocol";
-import { sha256 } from "./sha256";
+import { sha256Hex } from "./sha256";
 
 /** `onBytes` is told each piece that arrives. */
 export async function fetchGraph(spec: GraphSpec, onBytes?: (bytes: number) => void): Promise<GraphBytes> {
@@ -30,8 +30,7 @@ async function fetchFile(folder: string, name: string, onBytes?: (bytes: number)
 /** Fails on a file whose SHA-256 is not the manifest's. */
 export async function verify({ spec, files }: GraphBytes): Promise<void> {
   for (const [index, bytes] of files.entries()) {
-    const digest = await sha256(bytes);
-    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const found = await sha256Hex(bytes);
     if (found !== spec.sha256[index])
       throw new ClassifiedError("load_failed", `${spec.files[index]} is not the file of the manifest: its SHA-256 is ${found}, not ${spec.sha256[index]}.`);
   }

@@ -1,6 +1,6 @@
 // Greedy decoding with a static key-value cache that stays on the device: see models/prepared.py for the graphs.
 import { nowNs } from "./clock";
-import { toHost, type GraphBytes, type InferenceSession, type OnnxRuntime, type Tensor } from "./engines/onnxruntime";
+import { forgetFiles, toHost, type GraphBytes, type InferenceSession, type OnnxRuntime, type Tensor } from "./engines/onnxruntime";
 import type { HostTensor, HostTensors } from "./frames";
 import { feedsOf, type Iteration, type Model } from "./model";
 import type { DataType, GenerationSpec, Open } from "./protocol";
@@ -46,7 +46,7 @@ export class Decoder {
 
   /** The sessions keep weights of their own: once no more are made, the files' bytes are only in the way. */
   forgetFiles(): void {
-    for (const graph of [this.graph, ...this.before.map(({ graph }) => graph)]) graph.files = [];
+    for (const graph of [this.graph, ...this.before.map(({ graph }) => graph)]) forgetFiles(graph);
   }
 
   async emptyCache(dtype: DataType, dimensions: Record<string, number>): Promise<Tensors> {

@@ -1,13 +1,15 @@
 // One model in this worker, from fetch to samples. Phases come as separate requests so that Python can put a limit on each.
+import type { Tell } from "./arriving";
 import { nowNs, resolutionNs } from "./clock";
 import { countNodes } from "./coverage";
+import type { Device } from "./devices";
 import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
 import { fetchGraph, verify } from "./fetch";
 import { Generator } from "./generation";
 import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
-import { prepare, type Tell } from "./prepare";
+import { prepare } from "./prepare";
 import type { PipelineWatch } from "./pipelines";
 import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
 
@@ -16,6 +18,7 @@ export class Launch {
   private runtime: OnnxRuntime | null = null;
   private model: Model | null = null;
   private pipelines: PipelineWatch | null = null;
+  private device: Device | null = null;
   private readonly guard = new Guard();
 
   constructor(
@@ -44,7 +47,7 @@ export class Launch {
     const start = nowNs();
     this.runtime = await OnnxRuntime.start(this.options);
     const ns = nowNs() - start;
-    this.guard.watch(this.runtime.device);
+    this.watch(this.runtime.device);
     return ns;
   }
 
@@ -63,7 +66,7 @@ export class Launch {
 
   /** All phases at once, as the switches say; what happened when. */
   async prepare(tell: Tell): Promise<Record<string, unknown>> {
-    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.guard.watch(device), tell);
+    const { runtime, model, report, watch } = await prepare(this.options, this.inputs, (device) => this.watch(device), tell);
     [this.runtime, this.model, this.pipelines] = [runtime, model, watch];
     return report;
   }
@@ -111,9 +114,14 @@ export class Launch {
 
   /** Destroys the device and waits until it says so. */
   async loseDevice(): Promise<void> {
-    if (!this.runtime?.device) throw new Error("There is no device to lose.");
-    this.runtime.device.lose();
+    if (!this.device) throw new Error("There is no device to lose.");
+    this.device.lose();
     await this.guard.untilBroken();
+  }
+
+  private watch(device: Device | null): void {
+    this.device = device;
+    this.guard.watch(device);
   }
 
   private get started(): OnnxRuntime {

@@ -1,7 +1,9 @@
 // Brings a model's files in by chunks: several at once, in the order in which they are needed, each checked against its SHA-256 before it is
 // used, kept in the browser's cache where asked, and taken up again where a connection drops.
 import { ClassifiedError } from "./failure";
+import { Keep } from "./keep";
 import type { ChunkSpec } from "./protocol";
+import { sha256Hex } from "./sha256";
 
 /** Where the bytes of a file go. Chunks come in any order, each once and already checked. */
 export interface Sink {
@@ -37,7 +39,6 @@ export interface LoadingReport {
   cache: string;
 }
 
-const CACHE_NAME = "ipfs-accelerate-chunks";
 /** HTTP/1.1 browsers open six connections to a server; one is left for the runtime's own files. */
 const CONNECTIONS = 5;
 const ATTEMPTS = 5;
@@ -56,7 +57,7 @@ export class Loader {
   private readonly queue: Chunk[] = [];
   private readonly left = new Map<string, number>();
   private readonly arrivals = new Map<string, { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void }>();
-  private cache: Cache | null = null;
+  private readonly cache = new Keep();
   private failed = false;
 
   /** Files in the order in which they are needed; `address` gives a file's URL; `onProgress` is told each piece that arrives. */
@@ -91,8 +92,13 @@ export class Loader {
 
   /** Begins to load; resolves when all has come, and rejects with the first failure. */
   async start(): Promise<void> {
-    if (this.keep) await this.openCache();
-    await Promise.all(Array.from({ length: CONNECTIONS }, () => this.work()));
+    if (this.keep) await this.cache.open();
+    this.report.cache = this.cache.state;
+    try {
+      await Promise.all(Array.from({ length: CONNECTIONS }, () => this.work()));
+    } finally {
+      this.report.cache = this.cache.state;
+    }
   }
 
   private async work(): Promise<void> {
@@ -113,26 +119,26 @@ export class Loader {
 
   private async bring(chunk: Chunk): Promise<Uint8Array<ArrayBuffer>> {
     const { name } = chunk.file;
-    const kept = await this.kept(chunk);
+    const kept = await this.cache.get(chunk.digest);
     if (kept) {
       this.report.bytes_from_cache += kept.length;
       this.onProgress(name, kept.length);
       return kept;
     }
     let bytes = await this.fetched(chunk);
-    let digest = await sha256(bytes);
+    let digest = await sha256Hex(bytes);
     if (digest !== chunk.digest) {
       this.report.refetched++;
       this.onProgress(name, -bytes.length);
       bytes = await this.fetched(chunk);
-      digest = await sha256(bytes);
+      digest = await sha256Hex(bytes);
       if (digest !== chunk.digest)
         throw new ClassifiedError(
           "load_failed",
           `${name} is not the file of the manifest: bytes ${chunk.offset} to ${chunk.offset + chunk.bytes - 1} came twice with a wrong SHA-256 (${digest}, not ${chunk.digest}).`,
         );
     }
-    await this.store(chunk, bytes);
+    await this.cache.put(chunk.digest, bytes);
     return bytes;
   }
 
@@ -174,55 +180,4 @@ export class Loader {
     }
     return whole;
   }
-
-  private async openCache(): Promise<void> {
-    try {
-      this.cache = await caches.open(CACHE_NAME);
-      this.report.cache = "kept";
-    } catch (error) {
-      this.report.cache = `off, as the browser's cache does not open: ${String(error)}`;
-    }
-  }
-
-  /** The chunk from the browser's cache, or null: not there, evicted, or damaged, and then it is fetched. */
-  private async kept({ digest }: Chunk): Promise<Uint8Array<ArrayBuffer> | null> {
-    try {
-      const response = await this.cache?.match(keyOf(digest));
-      if (!response) return null;
-      const bytes = new Uint8Array(await response.arrayBuffer());
-      return (await sha256(bytes)) === digest ? bytes : null;
-    } catch (error) {
-      // What was removed while it was read must not end the loading; the report says so.
-      this.report.cache = `could not be read: ${String(error)}`;
-      return null;
-    }
-  }
-
-  private async store({ digest }: Chunk, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    if (!this.cache) return;
-    try {
-      await this.cache.put(keyOf(digest), new Response(bytes, { headers: { "Content-Length": String(bytes.length) } }));
-    } catch (error) {
-      // A full cache must not end the loading: the model runs from memory, and the report says that the next start fetches again.
-      this.cache = null;
-      this.report.cache = `full: ${String(error)}`;
-    }
-  }
-}
-
-/** Chunks are known by their content, whatever model they are of. */
-const keyOf = (digest: string) => new URL(`chunk/${digest}`, location.href).href;
-
-export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** Removes `share` (0 to 1) of the kept chunks, as a browser that needs room does; how many there were. */
-export async function evict(share: number): Promise<{ before: number; removed: number }> {
-  const cache = await caches.open(CACHE_NAME);
-  const keys = await cache.keys();
-  const gone = keys.slice(0, Math.ceil(keys.length * share));
-  for (const key of gone) await cache.delete(key);
-  return { before: keys.length, removed: gone.length };
 }

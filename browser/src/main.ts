@@ -1,4 +1,5 @@
 // The page: passes frames between Python's WebSocket and the worker that does the work, and reports what goes wrong in either.
+import { isHeapMessage, measureHeap, type HeapMessage } from "./heap";
 import type { ErrorClass, Failure } from "./protocol";
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
@@ -18,7 +19,10 @@ function report(error_class: ErrorClass, message: string): void {
 socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) =>
   worker.postMessage(data, typeof data === "string" ? [] : [data]);
 socket.onclose = () => worker.terminate();
-worker.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => socket.send(data);
+worker.onmessage = ({ data }: MessageEvent<string | ArrayBuffer | HeapMessage>) => {
+  if (isHeapMessage(data)) void measureHeap().then((heap) => worker.postMessage({ heap } satisfies HeapMessage));
+  else socket.send(data);
+};
 worker.onerror = (event) => report("page_error", `worker: ${event.message || "could not be started"} (${event.filename}:${event.lineno})`);
 window.onerror = (message) => report("page_error", `page: ${String(message)}`);
 window.onunhandledrejection = (event) => report("page_error", `page: ${String(event.reason)}`);

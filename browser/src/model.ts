@@ -16,6 +16,12 @@ export interface Model {
   release(): Promise<void>;
 }
 
+/** The iteration with `ns` before it in its times: what made its inputs. */
+export function after(ns: number, iteration: Iteration): Iteration {
+  const { total_ns, token_ns } = iteration.times;
+  return { ...iteration, times: { total_ns: total_ns + ns, token_ns: token_ns.map((each) => each + ns) } };
+}
+
 export function bytesOf(tensors: HostTensors): number {
   return Object.values(tensors).reduce((sum, { data }) => sum + data.byteLength, 0);
 }

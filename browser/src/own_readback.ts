@@ -19,22 +19,27 @@ export class OwnReadback implements Model {
     return new OwnReadback(session, feedsOf(runtime, graph, inputs), new Reader(runtime.device!.gpu!, runtime.readback));
   }
 
-  async iterate(): Promise<Iteration> {
-    const start = nowNs();
-    const results = Object.entries((await this.session.run(this.feeds)) as Record<string, Tensor>);
-    const parts = results.map(([, { gpuBuffer, dims, type }]) => ({ buffer: gpuBuffer as GPUBuffer, bytes: elements(dims) * elementBytes(type as DataType) }));
-    const read = await this.reader.read(parts);
-    const total_ns = nowNs() - start;
-    const outputs: HostTensors = {};
-    results.forEach(([name, tensor], index) => {
-      outputs[name] = view(tensor.type as DataType, tensor.dims, read[index]!);
-      tensor.dispose();
-    });
-    return { times: { total_ns, token_ns: [] }, outputs, bytesReadBack: bytesOf(outputs) };
+  iterate(): Promise<Iteration> {
+    return runAndRead(this.session, this.feeds, this.reader);
   }
 
   async release(): Promise<void> {
     await this.session.release();
     this.reader.destroy();
   }
+}
+
+/** One run of a session whose outputs stay on the GPU, and one read of them all. */
+export async function runAndRead(session: InferenceSession, feeds: Record<string, Tensor>, reader: Reader): Promise<Iteration> {
+  const start = nowNs();
+  const results = Object.entries((await session.run(feeds)) as Record<string, Tensor>);
+  const parts = results.map(([, { gpuBuffer, dims, type }]) => ({ buffer: gpuBuffer as GPUBuffer, bytes: elements(dims) * elementBytes(type as DataType) }));
+  const read = await reader.read(parts);
+  const total_ns = nowNs() - start;
+  const outputs: HostTensors = {};
+  results.forEach(([name, tensor], index) => {
+    outputs[name] = view(tensor.type as DataType, tensor.dims, read[index]!);
+    tensor.dispose();
+  });
+  return { times: { total_ns, token_ns: [] }, outputs, bytesReadBack: bytesOf(outputs) };
 }

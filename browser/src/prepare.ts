@@ -3,20 +3,20 @@
 import { CpuFrontEnd } from "./audio/cpu";
 import { GpuFrontEnd } from "./audio/gpu";
 import { featureShape, recordingsOf, resampledRows, type Recordings } from "./audio/recordings";
+import { arriving, fetchAll, type Graphs, type Tell } from "./arriving";
 import { adapterKey } from "./autotune";
 import { nowNs } from "./clock";
-import { OnnxRuntime, type GraphBytes } from "./engines/onnxruntime";
+import { OnnxRuntime } from "./engines/onnxruntime";
 import { openGpu, type Device } from "./devices";
 import { ClassifiedError } from "./failure";
-import { fetchGraph, verify } from "./fetch";
 import type { HostTensor, HostTensors } from "./frames";
 import { Generator } from "./generation";
-import { ArraySink, Loader, type LoadingReport } from "./loading";
-import { SinglePass, type Iteration, type Model } from "./model";
+import type { LoadingReport } from "./loading";
+import { after, SinglePass, type Iteration, type Model } from "./model";
 import { OwnReadback } from "./own_readback";
 import { PipelineWatch } from "./pipelines";
-import type { AudioSpec, GraphSpec, ModelProgress, Open } from "./protocol";
-import { tryReadback, type Readback, type Trial } from "./wake";
+import type { AudioSpec, GraphSpec, Open } from "./protocol";
+import { chooseReadback } from "./wake";
 
 export interface Prepared {
   runtime: OnnxRuntime;
@@ -25,11 +25,6 @@ export interface Prepared {
   /** JSON: marks (ms since navigation), loading, pipelines, readback, components. */
   report: Record<string, unknown>;
 }
-
-type Graphs = Record<string, GraphBytes>;
-export type Tell = (event: ModelProgress) => void;
-
-const TELL_EVERY_MS = 50;
 
 /** `onDevice` is told the device before anything is done with it, `tell` where each component is. */
 export async function prepare(options: Open, inputs: HostTensors, onDevice: (device: Device | null) => void, tell: Tell): Promise<Prepared> {
@@ -40,7 +35,7 @@ export async function prepare(options: Open, inputs: HostTensors, onDevice: (dev
 class Preparation {
   private readonly marks: Record<string, number> = {};
   private readonly components: Record<string, { bytes: number; ready_ms: number }> = {};
-  private readonly loading: { report: LoadingReport | null } = { report: null };
+  private loading: LoadingReport | null = null;
 
   constructor(
     private readonly options: Open,
@@ -54,9 +49,9 @@ class Preparation {
     const { parallel_loading: parallel, precompilation, audio } = options.optimizations;
     OnnxRuntime.query = options.optimizations.runtime_query;
     this.mark("begin");
-    const arriving = parallel ? this.arriving(mainOnly(options.graphs)) : null;
-    let graphs: Graphs = arriving?.graphs ?? (await this.fetchAll(mainOnly(options.graphs)));
-    const skeletons = precompilation && parallel && options.optimizations.pipelines.length === 0 ? this.fetchAll(skeletonsOf(options.graphs)) : null;
+    const coming = parallel ? this.arriving(mainOnly(options.graphs)) : null;
+    let graphs: Graphs = coming?.graphs ?? (await this.fetched(mainOnly(options.graphs)));
+    const skeletons = precompilation && parallel && options.optimizations.pipelines.length === 0 ? this.fetched(skeletonsOf(options.graphs)) : null;
     skeletons?.catch(() => {}); // awaited below
     const device = options.provider === "webgpu" ? await openGpu(options) : null;
     this.onDevice(device);
@@ -67,7 +62,8 @@ class Preparation {
     this.mark("runtime");
     const gpu = runtime.device?.gpu ?? null;
     const key = device ? adapterKey(device.facts) : null;
-    const trial = await this.readback(gpu, key);
+    const trial = gpu ? await chooseReadback(gpu, key!, options.optimizations) : null;
+    if (trial?.plain_ns.length) this.mark("readback_tried");
     runtime.readback = trial?.readback ?? "plain";
 
     const front = audio ? await this.frontEnd(audio, gpu, key) : null;
@@ -77,7 +73,7 @@ class Preparation {
       if (skeletons) await this.rehearse(runtime, await skeletons, inputs);
       const before = watch?.made.length ?? 0;
       started.model = await this.model(runtime, graphs, inputs);
-      if (arriving) await arriving.all;
+      if (coming) await coming.all;
       this.mark("compiled");
       graphs = {};
       if (front) started.model = front.wrap(started.model);
@@ -97,7 +93,7 @@ class Preparation {
         report: {
           marks_ms: this.marks,
           components: this.components,
-          loading: this.loading.report,
+          loading: this.loading,
           adapter_key: key,
           readback: trial,
           front_end: front?.where ?? null,
@@ -106,7 +102,7 @@ class Preparation {
         },
       };
     } catch (error) {
-      await arriving?.all.catch(() => {}); // it stops by itself; its failure is the one that is told below where it is the cause
+      await coming?.all.catch(() => {}); // it stops by itself; its failure is the one that is told below where it is the cause
       throw error;
     }
   }
@@ -115,77 +111,23 @@ class Preparation {
     this.marks[name] = sinceNavigationMs();
   }
 
-  private async fetchAll(specs: Record<string, GraphSpec>): Promise<Graphs> {
-    const graphs = Object.fromEntries(await Promise.all(Object.entries(specs).map(async ([name, spec]) => [name, await fetchGraph(spec)] as const)));
-    for (const [name, graph] of Object.entries(graphs)) {
-      await verify(graph);
-      this.components[name] = { bytes: graph.files.reduce((sum, file) => sum + file.length, 0), ready_ms: sinceNavigationMs() };
-    }
+  private async fetched(specs: Record<string, GraphSpec>): Promise<Graphs> {
+    const graphs = await fetchAll(specs, null);
+    for (const [name, graph] of Object.entries(graphs)) this.ready(name, graph.files.reduce((sum, file) => sum + file.length, 0));
     this.mark("fetched");
     return graphs;
   }
 
-  /** Graphs whose files are on their way, those first that are compiled first. */
   private arriving(specs: Record<string, GraphSpec>): { graphs: Graphs; all: Promise<void> } {
-    const { chunks, keep } = this.options.optimizations;
-    if (!chunks) throw new ClassifiedError("load_failed", "Parallel loading needs the digests of the files' chunks.");
-    const order = Object.entries(specs).sort(([a], [b]) => Number(b === "decoder") - Number(a === "decoder"));
-    const sinks = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, new ArraySink(chunks.sizes[name] ?? 0)] as const)));
-    const folders = new Map(order.flatMap(([, spec]) => spec.files.map((name) => [name, spec.folder] as const)));
-    const loader = new Loader(
-      [...sinks].map(([name, sink]) => ({ name, sink })),
-      chunks,
-      keep,
-      (name) => `model/${folders.get(name) ?? ""}${encodeURIComponent(name)}`,
-      this.progress(specs),
-    );
-    this.loading.report = loader.report;
-    const all = loader.start().then(() => this.mark("fetched"));
-    all.catch(() => {}); // whoever waits for a file gets its failure
-    const graphs = Object.fromEntries(
-      order.map(([component, spec]) => {
-        const arriving = Promise.all(
-          spec.files.map(async (name) => {
-            await loader.arrived(name);
-            return sinks.get(name)!.bytes as Uint8Array;
-          }),
-        ).then((files) => {
-          this.components[component] = { bytes: files.reduce((sum, file) => sum + file.length, 0), ready_ms: sinceNavigationMs() };
-          return files;
-        });
-        arriving.catch(() => {});
-        return [component, { spec, files: [], arriving }];
-      }),
-    );
-    return { graphs, all };
+    const { graphs, all, report } = arriving(specs, this.options.optimizations, this.tell, (component, bytes) => this.ready(component, bytes));
+    this.loading = report;
+    const marked = all.then(() => this.mark("fetched"));
+    marked.catch(() => {}); // whoever waits for a file gets its failure
+    return { graphs, all: marked };
   }
 
-  /** Tells how far each component is, at most every TELL_EVERY_MS, and when it is complete. */
-  private progress(specs: Record<string, GraphSpec>): (name: string, bytes: number) => void {
-    const components = new Map(Object.entries(specs).flatMap(([component, spec]) => spec.files.map((name) => [name, component] as const)));
-    const loaded: Record<string, number> = {};
-    const told: Record<string, number> = {};
-    return (name, bytes) => {
-      const component = components.get(name)!;
-      const total_bytes = specs[component]!.bytes;
-      const loaded_bytes = (loaded[component] ?? 0) + bytes;
-      loaded[component] = loaded_bytes;
-      const now = performance.now();
-      if (loaded_bytes < total_bytes && now - (told[component] ?? 0) < TELL_EVERY_MS) return;
-      told[component] = now;
-      this.tell({ type: "ModelProgress", id: 0, component, phase: "fetch", loaded_bytes, total_bytes });
-    };
-  }
-
-  private async readback(gpu: GPUDevice | null, key: string | null): Promise<Trial | null> {
-    const asked: Readback | "auto" = this.options.optimizations.readback;
-    if (!gpu) return null;
-    if (asked !== "auto") return { readback: asked, plain_ns: [], woken_ns: [] };
-    const known = this.options.optimizations.tuned[`${key}|readback`];
-    if (known !== undefined) return { readback: known ? "woken" : "plain", plain_ns: [], woken_ns: [] };
-    const trial = await tryReadback(gpu, 3);
-    this.mark("readback_tried");
-    return trial;
+  private ready(component: string, bytes: number): void {
+    this.components[component] = { bytes, ready_ms: sinceNavigationMs() };
   }
 
   private async model(runtime: OnnxRuntime, graphs: Graphs, inputs: HostTensors): Promise<Model> {
@@ -266,9 +208,7 @@ function timed(model: Model, frontEnd: () => void): Model {
       const start = nowNs();
       frontEnd();
       const spent = nowNs() - start;
-      const iteration = await model.iterate(limit);
-      const { total_ns, token_ns } = iteration.times;
-      return { ...iteration, times: { total_ns: total_ns + spent, token_ns: token_ns.map((ns) => ns + spent) } };
+      return after(spent, await model.iterate(limit));
     },
     release: () => model.release(),
   };

@@ -150,9 +150,12 @@ export interface EngineSpec {
   recent_tokens: number;
   prefill_tokens: number;
   activations: "float" | "int8";
-  prefill_arithmetic: "float32" | "float16";
+  prefill_arithmetic: "float32" | "float16" | "int8";
   subgroups: boolean | null;
   attention_workgroups: number;
+  steps_per_submit: number;
+  submits_in_flight: number;
+  tuned: Record<string, number>;
 }
 
 export interface SamplingSpec {
@@ -238,7 +241,7 @@ export interface OpenModel {
   software_adapter: boolean;
   graphs: Record<string, GraphSpec>;
   generation: ServedGeneration | null;
-  parallel: boolean;
+  optimizations: Optimizations;
 }
 
 export interface Infer {
@@ -292,6 +295,7 @@ export interface Prepare {
 export interface RecordPipelines {
   type: "RecordPipelines";
   id: number;
+  model: string;
 }
 
 export interface AudioFeatures {
@@ -342,6 +346,7 @@ export interface LoadLanguageModel {
   folder: string;
   power_preference: "low-power" | "high-performance" | null;
   software_adapter: boolean;
+  keep: boolean;
 }
 
 export interface LoadWeights {
@@ -412,6 +417,15 @@ export interface TimeCopies {
   model: string;
   bytes: number;
   repeats: number;
+}
+
+export interface ProfileDecoding {
+  type: "ProfileDecoding";
+  id: number;
+  model: string;
+  length: number;
+  shapes: readonly (readonly number[])[];
+  budget_ms: number;
 }
 
 export interface RunKernel {
@@ -523,9 +537,9 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 

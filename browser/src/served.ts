@@ -1,10 +1,14 @@
 // A model that answers any request, until it is closed: other inputs and other lengths each time.
+import { GpuFrontEnd } from "./audio/gpu";
+import { recordingsOf } from "./audio/recordings";
 import { nowNs } from "./clock";
-import { toHost, type GraphBytes, type InferenceSession, type OnnxRuntime, type Tensor } from "./engines/onnxruntime";
+import { forgetFiles, toHost, type GraphBytes, type InferenceSession, type OnnxRuntime, type Tensor } from "./engines/onnxruntime";
 import type { HostTensor, HostTensors } from "./frames";
 import { Decoder, dispose, repeated, type OnToken, type Tensors } from "./generation";
-import { bytesOf, feedsOf, type Iteration } from "./model";
-import type { DataType, GraphSpec, ServedGeneration } from "./protocol";
+import { after, bytesOf, feedsOf, type Iteration } from "./model";
+import { runAndRead } from "./own_readback";
+import type { AudioSpec, DataType, GraphSpec, ServedGeneration } from "./protocol";
+import { Reader } from "./wake";
 
 // Sessions of static shapes that are kept: each holds the weights once more.
 const STATIC_SESSIONS = 2;
@@ -12,29 +16,41 @@ const STATIC_SESSIONS = 2;
 export class ServedModel {
   private readonly kept = new Map<string, Decoder | InferenceSession>();
   private cache: { key: string; tensors: Tensors } | null = null;
+  /** Of a single pass whose outputs stay on the GPU until one read of our own. */
+  private readonly reader: Reader | null;
 
   private constructor(
     readonly runtime: OnnxRuntime,
     private readonly graphs: Record<string, GraphBytes>,
     private readonly generation: ServedGeneration | null,
     private readonly staticShapes: boolean,
-  ) {}
+    private readonly front: { end: GpuFrontEnd; spec: AudioSpec } | null,
+  ) {
+    this.reader = !generation && runtime.readback === "woken" ? new Reader(runtime.device!.gpu!, "woken") : null;
+  }
 
-  /** Where shapes may vary the one session is made now; static ones are made for each new shape. */
-  static async compile(runtime: OnnxRuntime, graphs: Record<string, GraphBytes>, generation: ServedGeneration | null, staticShapes: boolean): Promise<ServedModel> {
-    const model = new ServedModel(runtime, graphs, generation, staticShapes);
+  /** Where shapes may vary the one session is made now; static ones are made for each new shape. With `audio` the requests bring
+   * recordings, and the features are made on the runtime's GPU by workgroups of `threads`. */
+  static async compile(runtime: OnnxRuntime, graphs: Record<string, GraphBytes>, generation: ServedGeneration | null, staticShapes: boolean, audio: AudioSpec | null, threads?: number): Promise<ServedModel> {
+    const front = audio ? { end: await GpuFrontEnd.create(runtime.device!.gpu!, audio, threads), spec: audio } : null;
+    const model = new ServedModel(runtime, graphs, generation, staticShapes, front);
     if (!staticShapes) {
       if (generation) (await model.decoder({}, null)).forgetFiles();
-      else await model.session({}).then(() => (graphs["model"]!.files = []));
+      else await model.session({}).then(() => forgetFiles(graphs["model"]!));
     }
     return model;
   }
 
-  async infer(inputs: HostTensors): Promise<Iteration> {
+  async infer(given: HostTensors): Promise<Iteration> {
     const graph = this.graphs["model"];
     if (!graph) throw new Error("This model generates: ask it to decode.");
+    return this.withFeatures(given, (inputs) => this.pass(graph, inputs));
+  }
+
+  private async pass(graph: GraphBytes, inputs: HostTensors): Promise<Iteration> {
     const session = await this.session(dimensionsOf(graph.spec, inputs));
     const feeds = feedsOf(this.runtime, graph, inputs);
+    if (this.reader) return runAndRead(session, feeds, this.reader);
     const start = nowNs();
     const results = (await session.run(feeds)) as Record<string, Tensor>;
     const total_ns = nowNs() - start;
@@ -43,11 +59,16 @@ export class ServedModel {
   }
 
   /** `cacheTokens` are the positions of the key-value cache: at least those of the prompt and the new tokens. */
-  async decode(inputs: HostTensors, newTokens: number, cacheTokens: number, onToken: OnToken): Promise<Iteration> {
-    if (!this.generation) throw new Error("This model does not generate: ask it to infer.");
+  async decode(given: HostTensors, newTokens: number, cacheTokens: number, onToken: OnToken): Promise<Iteration> {
+    const { generation } = this;
+    if (!generation) throw new Error("This model does not generate: ask it to infer.");
+    return this.withFeatures(given, (inputs) => this.generate(generation, inputs, newTokens, cacheTokens, onToken));
+  }
+
+  private async generate(generation: ServedGeneration, inputs: HostTensors, newTokens: number, cacheTokens: number, onToken: OnToken): Promise<Iteration> {
     const known: Record<string, number> = { cache: cacheTokens };
     for (const [name, { spec }] of Object.entries(this.graphs)) Object.assign(known, dimensionsOf(spec, inputs, name === "decoder" ? ["input_ids"] : []));
-    const { prompt: start, cache_dtype } = this.generation;
+    const { prompt: start, cache_dtype } = generation;
     const first = Object.values(inputs)[0]!;
     const batch = (known["batch"] ??= first.shape[0]!);
     const prompt: HostTensor = start ? repeated(start, batch) : inputs["input_ids"]!;
@@ -60,11 +81,27 @@ export class ServedModel {
     if (this.cache) dispose(this.cache.tensors);
     for (const made of this.kept.values()) await made.release();
     this.kept.clear();
+    this.reader?.destroy();
+    this.front?.end.destroy();
+  }
+
+  /** `work` on the inputs with the features of the recordings among them, whose making counts into its time. They stay on the GPU, in a
+   * buffer that the next recordings are written into. */
+  private async withFeatures({ samples, lengths, ...inputs }: HostTensors, work: (inputs: HostTensors) => Promise<Iteration>): Promise<Iteration> {
+    if (!this.front || !samples || !lengths) return work(inputs);
+    const { end, spec } = this.front;
+    const start = nowNs();
+    const { buffer, shape } = end.run(recordingsOf({ samples, lengths }, spec.rate));
+    const spent = nowNs() - start;
+    return after(spent, await work({ ...inputs, [spec.input]: { dtype: "float32", shape, data: new Float32Array(0), gpu: buffer } }));
   }
 
   private session(dimensions: Record<string, number>): Promise<InferenceSession> {
     const wanted = this.staticShapes ? dimensions : {};
-    return this.keep(wanted, () => this.runtime.createSession(this.graphs["model"]!, wanted));
+    return this.keep(wanted, () => {
+      const graph = this.graphs["model"]!;
+      return this.runtime.createSession(graph, wanted, this.reader ? graph.spec.outputs.map(({ name }) => name) : []);
+    });
   }
 
   private decoder(dimensions: Record<string, number>, promptLength: number | null): Promise<Decoder> {

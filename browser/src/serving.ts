@@ -1,12 +1,17 @@
 // The models of this page, each under a name that Python gave it, and the requests to them.
+import { arriving, fetchAll, type Graphs } from "./arriving";
+import { adapterKey } from "./autotune";
+import { openGpu } from "./devices";
 import { OnnxRuntime } from "./engines/onnxruntime";
 import { ClassifiedError } from "./failure";
-import { fetchGraph, verify } from "./fetch";
 import type { HostTensors } from "./frames";
 import { nowNs } from "./clock";
 import { Guard } from "./guard";
-import type { CancelRequest, CloseModel, Decode, DecodedToken, Infer, LoseModelDevice, ModelProgress, OpenModel, PageMemory, Reply } from "./protocol";
+import { jsHeap } from "./heap";
+import { PipelineWatch } from "./pipelines";
+import type { CancelRequest, CloseModel, Decode, DecodedToken, Infer, LoseModelDevice, ModelProgress, OpenModel, PageMemory, RecordedPipeline, Reply } from "./protocol";
 import { ServedModel } from "./served";
+import { chooseReadback } from "./wake";
 
 export type ServingRequest = OpenModel | Infer | Decode | CloseModel | LoseModelDevice | PageMemory;
 type Answer = [Reply, HostTensors?];
@@ -14,10 +19,11 @@ type Answer = [Reply, HostTensors?];
 interface Engine {
   runtime: OnnxRuntime;
   guard: Guard;
+  watch: PipelineWatch | null;
 }
 
 export class Serving {
-  private readonly models = new Map<string, { model: ServedModel; guard: Guard }>();
+  private readonly models = new Map<string, { model: ServedModel } & Engine>();
   private readonly engines = new Map<string, Promise<Engine>>(); // models of one kind share a device
   private readonly cancelled = new Set<number>();
 
@@ -61,54 +67,64 @@ export class Serving {
     }
   }
 
+  /** The pipelines that the model's device has made so far: of one that models share, those of all of them. */
+  recorded(model: string): readonly RecordedPipeline[] {
+    return this.named(model).watch?.recorded ?? [];
+  }
+
+  /** Fetched and compiled one after the other, or overlapped, as `optimizations` says. */
   private async open(request: OpenModel): Promise<Answer> {
-    const { id, provider, generation, parallel } = request;
+    const { id, provider, generation, graphs: specs, optimizations } = request;
     const start = nowNs();
-    const starting = this.engine(request);
-    starting.catch(() => {}); // it is awaited below, perhaps after a failed fetch
-    const fetching: Record<string, Promise<Awaited<ReturnType<typeof fetchGraph>>>> = {};
-    for (const [component, spec] of Object.entries(request.graphs)) {
-      let loaded = 0;
-      const told = (phase: ModelProgress["phase"]) => this.send({ type: "ModelProgress", id, component, phase, loaded_bytes: loaded, total_bytes: spec.bytes });
-      const bring = async () => {
-        told("fetch");
-        let last = nowNs();
-        const graph = await fetchGraph(spec, (bytes) => {
-          loaded += bytes;
-          if (nowNs() - last > 50e6) {
-            last = nowNs();
-            told("fetch");
-          }
-        });
-        told("verify");
-        await verify(graph);
-        return graph;
-      };
-      fetching[component] = bring();
-      fetching[component].catch(() => {});
-      if (!parallel) await fetching[component];
-    }
-    const entries = await Promise.all(Object.entries(fetching).map(async ([name, graph]) => [name, await graph] as const));
-    const fetch_ns = nowNs() - start;
-    const { runtime, guard } = await starting;
-    const compiling = nowNs();
-    for (const [component, spec] of Object.entries(request.graphs))
-      this.send({ type: "ModelProgress", id, component, phase: "compile", loaded_bytes: spec.bytes, total_bytes: spec.bytes });
-    const model = await guard.run(() => ServedModel.compile(runtime, Object.fromEntries(entries), generation, provider === "webnn"));
-    this.models.set(request.model, { model, guard });
+    const coming = optimizations.parallel_loading ? arriving(specs, optimizations, this.send, () => {}, id) : null;
+    const graphs: Graphs = coming?.graphs ?? (await fetchAll(specs, this.send, id));
+    let fetched = nowNs();
+    const arrived = coming?.all.then(() => void (fetched = nowNs()));
+    arrived?.catch(() => {}); // awaited below, perhaps after what failed because of it
+    const engine = await this.engine(request);
+    const { runtime, guard, watch } = engine;
+    const ready = nowNs();
+    const gpu = runtime.device?.gpu ?? null;
+    const key = gpu ? adapterKey(runtime.device!.facts) : null;
+    const before = watch?.ahead_ms.length ?? 0;
+    const made = await guard.run(async () => {
+      const ahead = watch?.compileAhead(optimizations.pipelines);
+      const trial = gpu ? await chooseReadback(gpu, key!, optimizations) : null;
+      runtime.readback = trial?.readback ?? "plain";
+      for (const [component, spec] of Object.entries(specs))
+        this.send({ type: "ModelProgress", id, component, phase: "compile", loaded_bytes: spec.bytes, total_bytes: spec.bytes });
+      const audio = optimizations.gpu_audio ? optimizations.audio : null;
+      const model = await ServedModel.compile(runtime, graphs, generation, provider === "webnn", audio, optimizations.tuned[`${key}|log_mel`]);
+      await arrived;
+      await ahead;
+      return { model, trial };
+    });
+    this.models.set(request.model, { model: made.model, ...engine });
     const { threads, version, device } = runtime;
-    const facts = { engine_version: version, threads, device: device?.facts ?? null };
-    return [{ type: "ModelOpened", id, fetch_ns, compile_ns: nowNs() - compiling, facts }];
+    const facts = {
+      engine_version: version,
+      threads,
+      device: device?.facts ?? null,
+      loading: coming?.report ?? null,
+      ahead_ms: watch?.ahead_ms.slice(before) ?? [],
+      readback: made.trial,
+      adapter_key: key,
+    };
+    return [{ type: "ModelOpened", id, fetch_ns: fetched - start, compile_ns: nowNs() - Math.max(fetched, ready), facts }];
   }
 
   private engine(request: OpenModel): Promise<Engine> {
-    const { provider, precision, threads, device_type, power_preference, software_adapter } = request;
+    const { provider, precision, threads, device_type, power_preference, software_adapter, optimizations } = request;
     const key = JSON.stringify([provider, provider === "webgpu" && precision === "float16", threads, device_type, power_preference, software_adapter]);
     const start = async () => {
-      const runtime = await OnnxRuntime.start(request);
+      OnnxRuntime.query = optimizations.runtime_query;
+      const opened = provider === "webgpu" ? await openGpu(request) : null;
       const guard = new Guard();
-      guard.watch(runtime.device);
-      return { runtime, guard };
+      guard.watch(opened);
+      const watch = opened?.gpu ? new PipelineWatch(opened.gpu) : null;
+      const runtime = await guard.run(() => OnnxRuntime.start(request, opened ?? undefined));
+      if (!opened) guard.watch(runtime.device);
+      return { runtime, guard, watch };
     };
     const engine = this.engines.get(key) ?? start();
     this.engines.set(key, engine);
@@ -137,7 +153,7 @@ export class Serving {
     const shaders = pipelines.length
       ? { count: pipelines.reduce((total, { count }) => total + count, 0), compiled_ms: pipelines.reduce((total, { ns }) => total + ns, 0) / 1e6, cache: null }
       : null;
-    return { models: [...this.models.keys()], shaders, gpu_buffer_bytes: sum("now"), gpu_buffer_peak_bytes: sum("peak") };
+    return { models: [...this.models.keys()], shaders, gpu_buffer_bytes: sum("now"), gpu_buffer_peak_bytes: sum("peak"), ...(await jsHeap()) };
   }
 
   private named(name: string) {

@@ -15,6 +15,11 @@ export async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
   return plainSha256(bytes);
 }
 
+/** The same as 64 hexadecimal digits. */
+export async function sha256Hex(bytes: Uint8Array): Promise<string> {
+  return Array.from(await sha256(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 export function plainSha256(bytes: Uint8Array): Uint8Array {
   const state = start.slice();
   const schedule = new Int32Array(64);

@@ -1,6 +1,7 @@
 // Reading results back from the GPU. Firefox looks for finished work only when something is submitted, or every 100 ms; so while a map is
 // pending, empty submits keep it looking. Which way is faster on this adapter is tried, never assumed.
 import { nowNs } from "./clock";
+import type { Optimizations } from "./protocol";
 
 export type Readback = "plain" | "woken";
 
@@ -85,6 +86,9 @@ export class Reader {
 
 const align = (bytes: number) => Math.ceil(bytes / 8) * 8;
 
+/** Rounds of the trial at a start: enough to tell 100 ms from 1. */
+const TRIAL_ROUNDS = 3;
+
 export interface Trial {
   readback: Readback;
   plain_ns: number[];
@@ -108,6 +112,14 @@ export async function tryReadback(device: GPUDevice, rounds: number): Promise<Tr
   source.destroy();
   const readback = median(times.woken) < 0.8 * median(times.plain) ? "woken" : "plain";
   return { readback, plain_ns: times.plain, woken_ns: times.woken };
+}
+
+/** The readback that is asked for, or with "auto" the one that was found faster on this adapter, now or in an earlier start. */
+export async function chooseReadback(device: GPUDevice, key: string, { readback, tuned }: Pick<Optimizations, "readback" | "tuned">): Promise<Trial> {
+  if (readback !== "auto") return { readback, plain_ns: [], woken_ns: [] };
+  const known = tuned[`${key}|readback`];
+  if (known !== undefined) return { readback: known ? "woken" : "plain", plain_ns: [], woken_ns: [] };
+  return tryReadback(device, TRIAL_ROUNDS);
 }
 
 export function median(values: readonly number[]): number {

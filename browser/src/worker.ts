@@ -4,6 +4,7 @@ import { listeners } from "./coverage";
 import { answerLanguageModel } from "./engines/wgsl/host";
 import { ClassifiedError, classify } from "./failure";
 import { decode, encode, type HostTensors } from "./frames";
+import { heapTold, isHeapMessage, type HeapMessage } from "./heap";
 import { Launch } from "./launch";
 import type { Console, ErrorClass, Reply, Request } from "./protocol";
 import { Serving } from "./serving";
@@ -62,7 +63,7 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
     case "Prepare":
       return [{ type: "Facts", id, facts: await current().prepare((event) => send({ ...event, id })) }];
     case "RecordPipelines":
-      return [{ type: "Facts", id, facts: { pipelines: current().recorded() } }];
+      return [{ type: "Facts", id, facts: { pipelines: request.model ? serving.recorded(request.model) : current().recorded() } }];
     case "AudioFeatures":
     case "CompileKernels":
     case "TryReadback":
@@ -113,8 +114,12 @@ async function handle(frame: string | ArrayBuffer): Promise<void> {
   }
 }
 
-self.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-  if (typeof data === "string" && data.startsWith('{"type": "CancelRequest"')) return void handle(data); // not behind what it ends
+// These do not wait behind what they end.
+const AT_ONCE: readonly Request["type"][] = ["CancelRequest", "LoseDevice", "LoseModelDevice"];
+
+self.onmessage = ({ data }: MessageEvent<string | ArrayBuffer | HeapMessage>) => {
+  if (isHeapMessage(data)) return heapTold(data);
+  if (typeof data === "string" && AT_ONCE.some((type) => data.startsWith(`{"type": "${type}"`))) return void handle(data);
   queue = queue.then(() => handle(data));
 };
 self.addEventListener("error", ({ message }) => send({ type: "Failure", id: 0, ...{ error_class: "page_error", message: `worker: ${message}` } }));

@@ -6,7 +6,7 @@ import { recordingsOf } from "./audio/recordings";
 import { nowNs } from "./clock";
 import { openGpu } from "./devices";
 import type { HostTensor, HostTensors } from "./frames";
-import { evict } from "./loading";
+import { evict } from "./keep";
 import type { AudioFeatures, CompileKernels, Evict, Reply, SampleTimes, TryReadback, Tune } from "./protocol";
 import { Reader, tryReadback, type Readback } from "./wake";
 import { adapterKey, tuneFrontEnd } from "./autotune";

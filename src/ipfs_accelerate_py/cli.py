@@ -390,6 +390,9 @@ def run(
     listen: Annotated[
         str, typer.Option(help="With --browser attach: the address that others may open it at (0.0.0.0: every one).")
     ] = "127.0.0.1",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the browser's profile: the next run sends it nothing of this model again.")
+    ] = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="No browser: computed here, marked as simulated.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -404,7 +407,7 @@ def run(
     from .console import run as console
 
     inputs = {"text": text, "image": image, "audio": audio, "video": video}
-    configuration = {"size": size, "weights": weights}
+    configuration = {"size": size, "weights": weights, "keep_profile": keep or None}
     console.run(
         model, inputs, as_json=as_json, max_new_tokens=max_new_tokens, simulate=simulate, listen=listen, configuration=configuration,
         browser=browser, platform=platform, precision=precision, recovery=recovery,
@@ -497,7 +500,9 @@ def recommend(
     store: Annotated[
         Path | None, typer.Option("--store", help="A store to learn from beside the shipped measurements.")
     ] = None,
-    prices: Annotated[Path | None, typer.Option(help="Your price table, a CSV with date and source.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Your price table, a CSV with date and source (or those of --store).")
+    ] = None,
     configuration: Annotated[
         str | None, typer.Option(help="Print only this configuration of a training: torchrun, deepspeed or accelerate.")
     ] = None,
@@ -539,6 +544,29 @@ def collectives(
     from .console import recommendation
 
     recommendation.probe_collectives(processes, backend, as_json=as_json)
+
+
+prices_app = typer.Typer(help="What your hardware costs, kept in the store for 'recommend'.", no_args_is_help=True)
+app.add_typer(prices_app, name="prices")
+
+
+@prices_app.command("import")
+def prices_import(
+    file: Annotated[Path, typer.Argument(help="A CSV with the columns hardware, price_per_hour, currency, date and source.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Keep your own prices in the store; a newer price of the same hardware and day replaces the one that is there."""
+    from .console import prices
+
+    prices.add(file, store)
+
+
+@prices_app.command("list")
+def prices_list(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Show each price that is kept, with its date and source."""
+    from .console import prices
+
+    prices.show(store, as_json=as_json)
 
 
 cache_app = typer.Typer(help="Browser profiles that are kept between starts.", no_args_is_help=True)

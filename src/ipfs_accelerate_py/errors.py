@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -49,6 +48,8 @@ MOST_NAMES = 20  # in a sentence
 def nearest(name: str, known: Iterable[str], what: str, also: Iterable[str] = ()) -> UserError:
     """The error for an unknown name: one sentence with the nearest known names, or with the first of them where none is near. ``also``
     are names that may be meant too, but are too many to list."""
+    import difflib  # for mistakes alone: answers are given without
+
     known = sorted(known)
     close = difflib.get_close_matches(name, [*known, *also], n=3, cutoff=0.5)
     more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""

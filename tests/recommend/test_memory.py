@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ipfs_accelerate_py.graph import count, describe
-from ipfs_accelerate_py.recommend.memory import HOST, inference_memory, largest_weight_bytes
+from ipfs_accelerate_py.predict.memory import largest_weight_bytes
+from ipfs_accelerate_py.recommend.memory import HOST, inference_memory
 
 LLAMA = describe("llama-7b")
 

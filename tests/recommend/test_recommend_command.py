@@ -82,12 +82,12 @@ def test_command_prints_a_configuration():
     ("arguments", "sentence"),
     [
         (("lama-7b",), "Unknown model 'lama-7b': did you mean"),
-        (("bert", "--gpu-count", "0"), "gpu_count must be a whole number of at least 1, not 0."),
+        (("bert", "--gpu-count", "0"), "--gpu-count must be a whole number of at least 1, not 0."),
         (("bert", "--hardware", "cudaa"), "Unknown hardware 'cudaa'"),
         (("bert", "--objective", "cost"), "There are no prices to compare by"),
         (("bert", "--configuration", "torchrun"), "A configuration is written for training"),
         (("bert", "--store", "nowhere.duckdb"), "There is no store at nowhere.duckdb"),
-        (("bert", "--latency-limit-ms", "0.0001"), "Nothing meets latency_slo_ms=0.0001: the nearest is"),
+        (("bert", "--latency-limit-ms", "0.0001"), "Nothing meets --latency-limit-ms 0.0001: the nearest is"),
     ],
 )
 def test_command_mistakes(arguments, sentence):

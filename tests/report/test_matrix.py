@@ -16,7 +16,7 @@ import pytest
 from ipfs_accelerate_py.console import matrix as console
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.platforms.base import Coverage
-from ipfs_accelerate_py.report.browser_support import NOT_YET, effects, support
+from ipfs_accelerate_py.report.browser_support import SWITCHES, effects, support
 from ipfs_accelerate_py.report.matrix import Column, Matrix, make_matrix, read_matrix
 from ipfs_accelerate_py.report.matrix_sections import sections
 from ipfs_accelerate_py.report.rating import NOT_MEASURED, SOFTWARE, Rated, device_class
@@ -239,9 +239,65 @@ def test_effects_are_measured_or_say_that_they_are_not() -> None:
     assert told["WebGPU on a GPU against wasm"] == "0.25× the time (1 pair)"
     assert told["float16 against float32, WebGPU"] == "0.8× the time (1 pair)"
     assert told["the same, audio models"] == told["WebNN against wasm"] == "not measured"
-    assert all(told[name].startswith("not measured") for name in NOT_YET)
+    assert all(told[name] == "not measured" for name in SWITCHES)
+    assert told["3-bit weights against 8-bit, wgsl"] == told["quantised KV cache, wgsl"] == "not measured"
     software = [row("wasm", 40.0, browser="firefox"), row("webgpu", 10.0, browser="firefox", software_adapter=True)]
     assert effects(make_matrix(software), "firefox")["WebGPU on a GPU against wasm"] == "not measured"
+
+
+def test_low_bit_effects_are_the_language_model_engine_s_on_a_gpu() -> None:
+    """Each width against 8 bits and a narrow cache against one of 16; onnxruntime-web's 4 bits and software adapters are others."""
+    web = {"browser": "chromium", "software_adapter": False, "model_class": "llama"}
+    launches = [
+        row("webgpu", 20.0, engine="wgsl", precision="int8", kv_cache_bits="16", **web),
+        row("webgpu", 10.0, engine="wgsl", precision="int4", kv_cache_bits="16", **web),
+        row("webgpu", 12.0, engine="wgsl", precision="int4", kv_cache_bits="2", **web),
+        row("webgpu", 1.0, precision="int4", **web),
+        row("webgpu", 1.0, engine="wgsl", precision="int3", **{**web, "software_adapter": True}),
+    ]
+    told = effects(make_matrix(launches), "chromium")
+    assert told["4-bit weights against 8-bit, wgsl"] == "0.55× the time (1 pair)"
+    assert told["quantised KV cache, wgsl"] == "1.2× the time (1 pair)"
+    assert told["3-bit weights against 8-bit, wgsl"] == "not measured"
+
+
+def test_switches_are_told_from_their_own_launches_which_rate_no_platform(tmp_path: Path) -> None:
+    """A campaign with shader warm-up on and off: its ratio stands in the browser's row, and its times, which passed no check, in no
+    cell."""
+    store = Store.create_or_open(tmp_path / "s.duckdb")
+    campaign = store.begin_campaign({}, request_hash="r", command="benchmark", seed=0)
+    spec = fixture.spec_of("bert", "webgpu-firefox")
+    device = {"vendor": "acme", "software_adapter": False}
+    spool(fixture.launch(spec, 0, 7.0, campaign_id=campaign, seed="rated"), store.spool_folder)
+    for first, on, ms in ((1, False, 100), (4, True, 40)):
+        for index in range(first, first + 3):
+            facts = {"case": "c", "switches": {"precompilation": on}, "device": device, "link": "loopback"}
+            made = fixture.launch(spec, index, float(ms), campaign_id=campaign, seed=f"{on} {index}")
+            phases = {"load": (ms + index - first) * 10**6, "first_inference": 10**6}
+            spool(replace(made, facts=facts, phases_ns=phases, accuracy=None), store.spool_folder)
+    store.ingest()
+    matrix = read_matrix([store.path])
+    assert len(matrix.launches) == 1
+    assert cell(matrix, "webgpu", "firefox").rating != "Unavailable"
+    told = effects(matrix, "firefox")["shader warm-up"]
+    assert told.startswith("0.41× the time of navigation to first result (")
+    assert told.endswith("bert small, 3 and 3 launches, loopback, the page alone) on acme GPU")
+    assert effects(matrix, "chromium")["shader warm-up"] == "not measured"
+
+
+def test_browsers_that_never_ran_are_unverified() -> None:
+    """Every known browser has a row; what WebGPU brings follows from whether it ran, and nobody vouches for the others."""
+    matrix = make_matrix([row("webgpu", 9.0, browser="firefox", software_adapter=False), row("wasm", 9.0, browser="chromium")])
+    offered = next(section for section in sections(matrix) if section.title == "What browsers offer")
+    told = {cells[0]: dict(zip(offered.head, cells, strict=True)) for cells in offered.rows}
+    assert told.keys() == set(KNOWN)
+    assert told["firefox"]["verified"] == "yes: 1 launch"
+    assert told["firefox"]["2, 3 and 4-bit weights"] == "can: it has WebGPU"
+    assert told["chromium"]["2, 3 and 4-bit weights"] == "not asked"
+    assert told["chromium"]["parallel loading"] == "can: it has a page"
+    for key in ("chrome", "edge", "safari"):
+        assert str(told[key]["verified"]).startswith("unverified")
+        assert told[key]["parallel loading"] == "not asked"
 
 
 @pytest.fixture(scope="module")

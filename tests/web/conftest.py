@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,14 @@ def open_session(product: Path) -> Any:
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Path]) -> Iterator[None]:
-    """ONNX files of the platform's models come from where the other tests' are, so that none is exported twice."""
+    """ONNX files of the platform's models come from where the other tests' are, so that none is exported twice; what starts remember
+    goes to a folder of this session, or of the test that names one."""
     patch = pytest.MonkeyPatch()
     patch.setattr("ipfs_accelerate_py.web.web_model.cache_folder", lambda: prepared("bert").parents[1])
+    remembered = tmp_path_factory.mktemp("remembered")
+    for module in ("chunks", "measured_effects", "profiles", "remembered"):
+        patch.setattr(
+            f"ipfs_accelerate_py.web.{module}.cache_folder", lambda: Path(os.environ.get("IPFS_ACCELERATE_CACHE") or remembered)
+        )
     yield
     patch.undo()

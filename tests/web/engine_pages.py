@@ -69,6 +69,8 @@ def layout(bits: int, columns: int, group_size: int, brain: bool = False) -> dic
         "SUB_BLOCK": sub,
         "SUBS": block // sub,
         "SUB_QUADS": sub // 4,
+        "ORDER": bits,
+        "SUB_VEC4S": -(-sub // 16),
         "LEVELS": 2**bits,
         "LARGEST_CODE": 2 ** min(bits, 8) - 1,
         "GROUP_SIZE": group_size if bits <= 8 else blocks * block,

@@ -52,7 +52,7 @@ def test_version_is_the_programs_own(key: str) -> None:
 def test_every_known_browser_is_answered() -> None:
     """Each key gives a browser that exists, or a reason with a remedy."""
     found = find_browsers()
-    assert set(found) == {"chromium", "chromium-headless-shell", "chrome", "edge", "firefox", "safari"}
+    assert set(found) == {"chromium", "chromium-headless-shell", "chrome", "edge", "firefox", "webkitgtk", "safari"}
     for answer in found.values():
         if isinstance(answer, Browser):
             assert answer.executable.is_file()
@@ -95,6 +95,23 @@ def test_environment_variable_that_names_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("IPFS_ACCELERATE_BROWSER_FIREFOX", "/nowhere/firefox")
     with pytest.raises(UnavailableError, match="IPFS_ACCELERATE_BROWSER_FIREFOX names /nowhere/firefox, which does not exist"):
         find_browser("firefox")
+
+
+def test_webkit_needs_a_display_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """MiniBrowser without xvfb-run is unavailable with the package that brings it; with it, its version is asked for there."""
+    named = program(tmp_path / "MiniBrowser", "WebKitGTK 9.8.7")
+    monkeypatch.setenv("IPFS_ACCELERATE_BROWSER_WEBKITGTK", str(named))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UnavailableError, match="xvfb-run is not installed") as raised:
+        find_browser("webkitgtk")
+    assert "xvfb" in raised.value.remedy
+    browsers._version_text.cache_clear()
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "xvfb-run"
+    stand_in.write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    assert find_browser("webkitgtk") == Browser("webkitgtk", "WebKitGTK MiniBrowser", "webkit", "9.8.7", named)
 
 
 def test_unknown_name_gives_the_nearest() -> None:

@@ -54,6 +54,7 @@ def matvec(
     use: dict | None = None,
     more: dict | None = None,
     rows: int,
+    workgroups: int | None = None,
 ) -> dict[str, np.ndarray]:
     """``rows`` results of the matrix-vector kernel; ``use`` switches what is fused to it, ``more`` are further tensors."""
     streams = 2 if use and use.get("SWIGLU") else 1
@@ -61,10 +62,35 @@ def matvec(
     tensors = {**buffers(matrix, first_row=0), "0.2": x, "0.4": np.zeros(rows, np.float32), **(more or {})}
     constants = {**form, **reduction(subgroups, per_team * streams), "LANES": 32, "ROWS": per_team, "STREAMS": streams}
     # A tile of one block makes several rounds of every matrix.
-    constants |= {"TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])), "EPSILON": 1e-5, **(use or {})}
+    constants |= {
+        "TILE": min(int(form["PADDED"]), 2 * int(form["BLOCK"])),
+        "EPSILON": 1e-5,
+        "GREATEST_AT": 0,
+        "MATRIX_ROWS": rows * streams,
+    }
+    constants |= use or {}
     outputs = {"0.4": np.float32} | ({"0.5": np.uint32} if "0.5" in tensors else {})
-    groups = -(-rows // (per_team * WORKGROUP // 32))
+    groups = workgroups or -(-rows // (per_team * WORKGROUP // 32))
     return run_kernel(page, "matvec", constants, tensors, outputs, (groups,), subgroups)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(("key", "subgroups"), VARIANTS)
+def test_a_vector_that_is_brought_in_once(page_of: Pages, key: str, subgroups: bool, bits: int):
+    """Workgroups that go through several tiles of rows, with the norm made from registers or read twice; teams that are a subgroup."""
+    rng, columns, rows = np.random.default_rng(1), 204, 83
+    x, norm = (rng.standard_normal(columns).astype(np.float32) for _ in range(2))
+    matrix, form = random_matrix(0, rows, columns, bits, 32), layout(bits, columns, 32)
+    normed = x / np.sqrt((x * x).mean() + 1e-5) * norm
+    whole = {"WHOLE": 1, "TILE": form["PADDED"], "NORM": 1, "QUADS_OF_X": 1}
+    lanes = [{}, {"LANES": 4, "ONE_SUBGROUP": 1}] if subgroups else [{}]  # SwiftShader's subgroups have 4 invocations
+    for own in (0, -(-int(form["PADDED"]) // 4 // WORKGROUP) or 1):
+        for more in lanes:
+            use = {**whole, "OWN": own, **more}
+            found = matvec(page_of(key), matrix, form, x, subgroups, use=use, rows=rows, more={"0.3": norm}, workgroups=3)[
+                "0.4"
+            ]
+            assert worst(found, matrix.dequantize() @ normed) < 1e-5
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -155,6 +181,38 @@ def test_a_matrix_times_a_chunk(page_of: Pages, key: str, bits: int, tokens: int
             "0.4"
         ]
         assert worst(found, expected) < error
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("key", BROWSERS)
+def test_a_matrix_times_an_int8_chunk(page_of: Pages, key: str, bits: int):
+    """The product is that of the activations rounded to 127 steps in each block of 32, for tiles that stick out on every side."""
+    rng, page = np.random.default_rng(2), page_of(key)
+    tokens, rows, columns = 67, 70, 171
+    x, bias, old = (rng.standard_normal(shape).astype(np.float32) for shape in ((tokens, columns), rows, (tokens, rows)))
+    matrix = random_matrix(0, rows, columns, bits, 32)
+    blocks = -(-columns // 64) * 2
+    vectors = {
+        "0.2": state(rows=tokens),
+        "0.3": x,
+        "0.4": np.zeros((tokens, blocks, 8), np.uint32),
+        "0.5": np.zeros((tokens, blocks, 2), np.float32),
+    }
+    constants = {"COLUMNS": columns, "ORDER": max(bits, 3)}
+    outputs = {"0.4": np.uint32, "0.5": np.float32}
+    made = run_kernel(page, "quantize_chunk", constants, vectors, outputs, (-(-blocks // 4), 2))
+    padded = np.pad(x, ((0, 0), (0, blocks * 32 - columns))).reshape(tokens, blocks, 32)
+    step = np.abs(padded).max(2, keepdims=True) / 127
+    rounded = np.round(padded / np.where(step > 0, step, 1)) * step
+    np.testing.assert_allclose(made["0.5"].reshape(tokens, blocks, 2)[..., 1], rounded.sum(2), rtol=1e-3, atol=2e-2)
+    tensors = {**buffers(matrix, bias), "0.2": state(rows=tokens), "0.3": made["0.4"], "0.4": old.copy(), "0.5": made["0.5"]}
+    constants = {**layout(bits, columns, 32), "ALL_ROWS": rows, "RESIDUAL": 1, "HAS_BIAS": 1}
+    found = run_kernel(page, "matmul_int8", constants, tensors, {"0.4": np.float32}, (2, 2))["0.4"]
+    rounded = rounded.reshape(tokens, -1)[:, :columns]
+    assert (
+        worst(found, (old + rounded @ matrix.dequantize().T + bias).reshape(-1)) < 2e-3
+    )  # a few roundings fall on the other side
+    assert worst(found, (old + x @ matrix.dequantize().T + bias).reshape(-1)) < 2e-2
 
 
 def state(position: int = 0, token: int = 0, folded: int = 0, rows: int = 1, count: int = 0) -> np.ndarray:
@@ -279,19 +337,21 @@ def test_attention_of_one_token(page_of: Pages, key: str, widths: tuple[int, int
     rotary = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
     rings = cache.rings(position)
     expected = cache.attention(rotate(queries[:, None], angles[position][None])[:, 0], cache.length)
-    for splits in (1, 2):
+    unrolled = -(-32 * size // 4 // WORKGROUP) if WORKGROUP % (size // 4) == 0 else 0
+    for splits, loads in ((1, unrolled), (2, 0), (2, unrolled)):
         tensors = {
             "0.0": state(position, folded=cache.folded),
             "0.1": qkv,
             "0.2": rotary,
             "0.3": np.zeros((6, size), np.float32),
-            "0.4": np.zeros((6, 2, size + 2), np.float32),
+            "0.4": np.zeros((6, 2, size + 4), np.float32),
             "1.0": rings[0],
             "1.1": rings[1],
             **cache.tiles(),
         }
         outputs = {"0.3": np.float32, "0.4": np.float32}
-        found = run_kernel(page, "attention_decode", cache.constants("read_write"), tensors, outputs, (2, splits))
+        constants = {**cache.constants("read_write"), "TILE_LOADS": loads}
+        found = run_kernel(page, "attention_decode", constants, tensors, outputs, (2, splits))
         attended = found["0.3"]
         if splits == 2:
             merge = {
@@ -299,6 +359,10 @@ def test_attention_of_one_token(page_of: Pages, key: str, widths: tuple[int, int
                 "0.1": np.zeros((6, size), np.float32),
                 "0.2 uniform": np.array([2, 0, 0, 0], np.uint32),
             }
+            stored, weights = float_matrix("float32", 37, 6 * size)
+            use = {"MERGE": 1, "HEADS": 6, "HEAD_SIZE": size, "MOST_MERGED": 8, "WHOLE": 1, "TILE": 6 * size}
+            product = matvec(page, stored, layout(32, 6 * size, 1), found["0.4"], False, use=use, rows=37)["0.4"]
+            assert worst(product, weights @ expected.reshape(-1)) < 2e-3
             attended = run_kernel(
                 page, "attention_merge", {"HEAD_SIZE": size, "WORKGROUP": 32}, merge, {"0.1": np.float32}, (6,)
             )["0.1"]

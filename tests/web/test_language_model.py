@@ -65,6 +65,8 @@ def test_cheaper_arithmetic_stays_near(tmp_path: Path):
         # Rounding to 127 steps costs half a percent a product, which these random weights enlarge from layer to layer.
         assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 0.15
         assert model.metrics()["variant"]["activations"] == "int8"
+    with opened("chromium", tmp_path / "model", prefill_arithmetic="int8") as model:
+        assert 1e-4 < worst(model.logits(ids, path="prefill"), expected) < 0.15
     with pytest.raises(LaunchError, match="no subgroups of a known size") as raised:
         opened("firefox", tmp_path / "model", subgroups=True).close()
     assert raised.value.error_class == "unsupported"

@@ -18,8 +18,9 @@ from ipfs_accelerate_py.models.registry import model_classes
 from ipfs_accelerate_py.platforms.base import OpenOptions
 from ipfs_accelerate_py.spec import Workload
 from ipfs_accelerate_py.web.audio_front_end import audio_spec
-from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, Switches, effects, warm_up_report
+from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, effects, warm_up_report
 from ipfs_accelerate_py.web.protocol import ModelProgress
+from ipfs_accelerate_py.web.switches import Switches
 
 Prepared = Callable[..., Path]
 WorkloadOf = Callable[..., Workload]

@@ -103,7 +103,8 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "provider"), [("firefox", "wasm"), ("chromium", "webgpu"), ("chromium-headless-shell", "webnn")]
+    ("key", "provider"),
+    [("firefox", "wasm"), ("chromium", "webgpu"), ("chromium-headless-shell", "webnn"), ("webkitgtk", "wasm")],
 )
 def test_other_browsers_and_engines_give_the_same(key: str, provider: str, page: UnifiedWebPlatform):
     """One text in each engine, and tokens of a decoder whose shapes change: equal to the first browser's wasm."""

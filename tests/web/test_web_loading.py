@@ -20,8 +20,9 @@ from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.models.export import describe
 from ipfs_accelerate_py.models.prepared import Manifest
 from ipfs_accelerate_py.platforms.base import OpenOptions
-from ipfs_accelerate_py.web.optimized_session import OptimizedSession, Switches
+from ipfs_accelerate_py.web.optimized_session import OptimizedSession
 from ipfs_accelerate_py.web.shaped_link import Application, Receive, Scope, Send, Wrapper, shaped_link
+from ipfs_accelerate_py.web.switches import Switches
 
 CHUNK_BYTES = 64 * 1024
 SIZE = 256

@@ -17,6 +17,12 @@ export interface GraphBytes {
   arriving?: Promise<Uint8Array[]>;
 }
 
+/** Lets the bytes go once no more sessions are made of them: each session has a copy. */
+export function forgetFiles(graph: GraphBytes): void {
+  graph.files = [];
+  delete graph.arriving;
+}
+
 /** What a runtime must know before it has a model. */
 export type RuntimeOptions = Pick<Open, "provider" | "precision" | "threads" | "device_type" | "power_preference" | "software_adapter">;
 

@@ -6,20 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UnavailableError, UserError
 from ..recommend.collectives import Communication, probe, save
 from ..recommend.select import select_optimal_hardware
 from ..report.wording import count
+from .options import spoken, spoken_values
 
 
 def show(model: str, options: Mapping[str, Any], configuration: str | None, *, as_json: bool) -> None:
     """Print the selection, or only the configuration of that kind."""
-    selection = select_optimal_hardware(model, configuration_kind=configuration, **options)
+    try:
+        selection = select_optimal_hardware(model, configuration_kind=configuration, **options)
+    except (UserError, UnavailableError) as error:
+        raise type(error)(spoken(str(error))) from error
     if configuration is not None:
         print(selection.configuration, end="")
     elif as_json:
-        print(json.dumps(selection.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(spoken_values(selection.to_dict()), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        print(selection)
+        print(spoken(str(selection)))
 
 
 def probe_collectives(processes: int, backend: str, *, as_json: bool) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike
-from scipy import special
+from ..lazy_numpy import np
 
-Launches = Sequence[ArrayLike]  # per launch, the times of its steady iterations
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Launches = Sequence["ArrayLike"]  # per launch, the times of its steady iterations
 
 EXACT_RANK_TEST = 100  # values; the count of all splits takes time and memory that grow with the fourth power of their number
 
@@ -44,6 +46,8 @@ def median_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval | 
     The k-th smallest and k-th largest of n samples miss the median with probability 2 P(Binomial(n, 1/2) < k)
     (David and Nagaraja, Order Statistics, 2003, section 7.1). The largest such k is taken.
     """
+    from scipy import special
+
     ordered = np.sort(np.asarray(samples, dtype=np.float64))
     tails = special.bdtr(np.arange(ordered.size // 2), ordered.size, 0.5)  # P(Binomial <= 0), P(Binomial <= 1), ...
     k = int(np.searchsorted(tails, (1 - confidence) / 2, side="right"))

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .prepared import Generation
 
 if TYPE_CHECKING:
@@ -55,6 +54,9 @@ class ModelClass(ABC):
     sizes: ClassVar[Mapping[str, Size]]
     default_sequence_length: ClassVar[int | None] = None
     default_new_tokens: ClassVar[int | None] = None
+    leaves_unused: ClassVar[bool] = (
+        False  # the loss reads only some of the parameters, which data-parallel training must be told
+    )
     least_training_batch: ClassVar[int] = 1  # 2 where the loss is contrastive: of one item it is 0, and so is its gradient
     raw_inputs: ClassVar[tuple[str, ...]] = ()  # what a person gives, and must: text, image, audio, video
     unused_weights: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters that the graphs never read, so may be missing

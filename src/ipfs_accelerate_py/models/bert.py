@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.processor import Preprocessed, Processor, check_raw
 from .text import token_ids
@@ -34,6 +33,7 @@ class Bert(ModelClass):
     family = "embedding"
     task = "sentence-embedding"
     least_training_batch = 2
+    leaves_unused = True
     transformers_model_types = ("bert",)
     default_sequence_length = 128
     raw_inputs = ("text",)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass
 from .prepared import Generation
 from .processing.processor import Preprocessed, Processor, check_raw

@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
-from .processing.audio import RATES, audio_batch, example_waves, waves_of
+from .processing.audio import RATES, audio_batch, example_waves, recorded, waves_of
 from .processing.image import ranked
 from .processing.processor import Preprocessed, Processor, check_raw, learned_scale, whole_number
 from .text import token_ids
@@ -178,12 +177,16 @@ class Clap(ModelClass):
             notes += (
                 f"Audio shorter than {settings['max_length_s']} s was repeated as often as it fits, then padded with silence.",
             )
-        features = log_mel(waves, settings)
+        heard = (
+            recorded([wave[:length] for wave in waves])
+            if processor.recordings
+            else {"input_features": log_mel(waves, settings)}
+        )
         rows = np.arange(max(len(texts), len(waves)))
         arrays = {
             "input_ids": encoded.ids[rows % len(texts)],
             "attention_mask": encoded.mask[rows % len(texts)],
-            "input_features": features[rows % len(waves)],
+            **{name: array[rows % len(waves)] for name, array in heard.items()},
         }
         return Preprocessed(arrays, (*encoded.notes, *notes), {"texts": texts, "recordings": len(waves)})
 

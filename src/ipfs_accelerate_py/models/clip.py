@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.image import BICUBIC, CLIP_MEAN, CLIP_STD, as_image, example_images, pixel_values, ranked
 from .processing.processor import Preprocessed, Processor, check_raw, learned_scale

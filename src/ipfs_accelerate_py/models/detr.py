@@ -11,9 +11,8 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.image import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, as_image, check_scores, example_images, pixel_values
 from .processing.processor import Preprocessed, Processor, check_raw

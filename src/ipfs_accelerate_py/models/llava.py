@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .causal import causal_generation, decode_embedded, longest_sequence
 from .prepared import Generation
@@ -56,6 +55,7 @@ QWEN2 = {
 class Llava(ModelClass):
     name = "llava"
     family = "multimodal"
+    leaves_unused = True  # the norm after the tower, and layers above the one that is selected
     task = "image-text-to-text"
     transformers_model_types = ("llava",)
     default_sequence_length = 32  # of text; the image's block comes on top

@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import Size
 from .llava import CLIP_L_336, Llava, project
 from .processing.image import BICUBIC, as_image, check_settings, resize

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from ..lazy_numpy import np
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

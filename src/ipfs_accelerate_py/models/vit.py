@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.image import BILINEAR, HALF, as_image, example_images, pixel_values, ranked
 from .processing.processor import Preprocessed, Processor, check_raw

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .processing.audio import RATES, audio_batch, chunk_notes, chunks, example_labels, example_waves, waves_of
 from .processing.processor import Preprocessed, Processor, check_raw, whole_number

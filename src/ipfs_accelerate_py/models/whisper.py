@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .prepared import Generation
-from .processing.audio import audio_batch, chunk_notes, chunks, example_labels, example_waves, waves_of
+from .processing.audio import audio_batch, chunk_notes, chunks, example_labels, example_waves, recorded, waves_of
 from .processing.processor import Preprocessed, Processor, check_raw
 
 if TYPE_CHECKING:
@@ -100,10 +99,12 @@ class Whisper(ModelClass):
         recordings = check_raw(audio_batch(raw), self.raw_inputs, self.name)["audio"]
         waves, notes = waves_of(recordings, SAMPLE_RATE)
         length = input_samples(config)
-        rows = [chunks(wave, length) for wave in waves]
+        rows = [[wave[start : start + length] for start in range(0, len(wave), length)] for wave in waves]
         notes += chunk_notes(waves, length, SAMPLE_RATE)
-        features = log_mel(config, [row for parts in rows for row in parts])
-        return Preprocessed({"input_features": features}, notes, {"chunks": [len(parts) for parts in rows]})
+        heard = [row for parts in rows for row in parts]
+        padded = [chunks(row, length)[0] for row in heard]
+        arrays = recorded(heard) if processor.recordings else {"input_features": log_mel(config, padded)}
+        return Preprocessed(arrays, notes, {"chunks": [len(parts) for parts in rows]})
 
     def postprocess(
         self, config: Any, outputs: Mapping[str, np.ndarray], preprocessed: Preprocessed, processor: Processor

@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from ..errors import UserError
+from ..lazy_numpy import np
 from .base import ExportGraph, ModelClass, Size
 from .clip import embed_text, image_settings, start_and_end
 from .processing.image import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, pixel_values, ranked

@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-import numpy as np
-
+from ..lazy_numpy import np
 from ..spec import Workload
 
-Tensors = Mapping[str, np.ndarray]
+Tensors: TypeAlias = "Mapping[str, np.ndarray]"
 
 
 @dataclass(frozen=True)

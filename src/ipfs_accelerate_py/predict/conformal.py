@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .fitted import Width
 from .prediction import LEVEL, Interval
 

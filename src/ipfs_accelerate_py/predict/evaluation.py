@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
-
 from ..graph import ModelCounts
+from ..lazy_numpy import np
 from .ceilings import Ceilings
 from .fitting import fit
 from .kinds import DEFAULTS, GENERIC, ceilings_of, with_probe
@@ -93,16 +92,22 @@ def _splits(cells: Sequence[Cell], name: Callable[[Cell], str]) -> Iterable[tupl
 
 
 def memory_errors(cells: Sequence[Cell]) -> list[Error]:
-    """(model, logarithm of measured over predicted peak), each model predicted from the others on the same device."""
+    """(model class, logarithm of measured over predicted peak of inference), each class predicted from the others on the same device."""
     errors = []
     for cell in cells:
         each = cell.observation
-        others = [other.observation for other in cells if other.key == cell.key and other.observation.model != each.model]
-        fitted = fit_memory([footprint(other) for other in others])
-        if each.peak_bytes and fitted:
-            errors.append((each.model, math.log(each.peak_bytes / fitted.peak(each.counts))))
+        name = str(each.description.model_class)
+        others = [
+            other.observation
+            for other in cells
+            if other.key == cell.key and other.observation.description.model_class != each.description.model_class
+        ]
+        fitted = fit_memory(footprints(others), each.key.platform, each.key.engine)
+        if fitted:
+            errors += [(name, math.log(peak / fitted.peak(counts))) for counts, peak in footprints([each])]
     return errors
 
 
-def footprint(each: Observation) -> tuple[ModelCounts, float | None]:
-    return each.counts, each.peak_bytes
+def footprints(observations: Iterable[Observation]) -> list[tuple[ModelCounts, float]]:
+    """What the memory of inference is learned from: training has formulas of its own."""
+    return [(each.counts, each.peak_bytes) for each in observations if each.peak_bytes and each.mode == "inference"]

@@ -16,7 +16,7 @@ from .ceilings import Ceilings
 from .fitting import Costs
 from .memory import Footprint
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)

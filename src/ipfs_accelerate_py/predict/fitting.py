@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..graph import ModelCounts
+from ..lazy_numpy import np
 from .ceilings import Ceilings
 from .roofline import phase_time
 
@@ -56,12 +55,22 @@ class Terms:
         return np.array([self.arithmetic_s, self.traffic_s, self.kernels, self.executions])
 
     def seconds(self, costs: Costs) -> float:
-        return float(self.array @ np.exp(costs.logs))
+        return sum(self._parts(costs))
 
-    def shares(self, costs: Costs) -> np.ndarray:
+    def shares(self, costs: Costs) -> tuple[float, ...]:
         """Of the time: arithmetic, traffic, starting kernels, executions with their readback."""
-        parts = self.array * np.exp(costs.logs)
-        return parts / parts.sum()
+        parts = self._parts(costs)
+        total = sum(parts)
+        return tuple(part / total for part in parts)
+
+    def _parts(self, costs: Costs) -> tuple[float, ...]:
+        """Seconds of each; without numpy, which takes longer to import than an answer may."""
+        return (
+            self.arithmetic_s * costs.arithmetic,
+            self.traffic_s * costs.traffic,
+            self.kernels * costs.kernel_s,
+            self.executions * costs.execution_s,
+        )
 
 
 def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) -> dict[str, Terms]:

@@ -35,7 +35,9 @@ def group_of(platform: str, engine: str, browser: str | None = None, software_ad
         return f"{engine}@software"
     family = ""
     if platform == "webgpu" and browser:
-        family = "-firefox" if "firefox" in browser else "-safari" if browser in ("safari", "webkit") else "-chromium"
+        family = (
+            "-firefox" if "firefox" in browser else "-safari" if browser in ("safari", "webkit", "webkitgtk") else "-chromium"
+        )
     return f"{engine}@{'gpu' if platform in GPU_PLATFORMS else 'cpu'}{family}"
 
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ..lazy_numpy import np
 from . import residual
 from .ceilings import Ceilings
 from .fitting import Costs, Terms, fit, rows_of, terms

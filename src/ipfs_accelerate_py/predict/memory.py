@@ -1,48 +1,100 @@
-"""Peak memory of an inference: a device's own share, the weights as often as its engine holds them, caches and activations."""
+"""Peak memory of an inference: a device's own share, the weights as often as its engine holds them, caches and activations.
+
+Five numbers a device, each with a prior that says what its engine does; ``benchmarks/prediction.py`` prints the error on models that were
+left out. The formula for training memory is that of ``recommend.training_memory``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..graph import ModelCounts
+from ..lazy_numpy import np
+from .kinds import GPU_PLATFORMS
+from .roofline import FUSIONS, PLAIN
 
-COPIES, SPREAD = 1.5, 0.8  # of the weights, before anything was measured: a file beside what was made of it
-LEAST_COPIES = 1.0
+SIGMA = 0.05  # a relative error of this size weighs as much as a distance of one spread from a prior
+MAPPED = ("torch", "openvino")  # on a processor these map a file of weights: what is never read of it is not in memory
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """``base_bytes``: the process with its engine, or the driver. ``copies`` of the weights are held at the peak."""
+    """``base_bytes``: the process with its engine, or the driver. The others multiply parts of the work: its ``weights``, the ``largest``
+    matrix of a product (which engines store again, transposed, where it is the embedding too), the most that must ``live`` at once of
+    activations, and the key-value ``cache``. ``mapped``: weights that are never read do not count; ``scores``: those of attention live."""
 
     base_bytes: float
-    copies: float
+    weights: float
+    largest: float
+    live: float
+    cache: float
+    mapped: bool
+    scores: bool
 
     def peak(self, counts: ModelCounts) -> float:
-        return self.base_bytes + self.copies * counts.weights_bytes + moving_bytes(counts)
+        parts = _parts(counts, self.mapped, self.scores)
+        each = (self.base_bytes, self.weights, self.largest, self.live, self.cache)
+        return sum(number * part for number, part in zip(each, parts, strict=True))
 
 
-UNKNOWN = Footprint(0.0, COPIES)
+def _parts(counts: ModelCounts, mapped: bool, scores: bool) -> tuple[float, ...]:
+    read = sum(phase.weights_bytes for phase in counts.phases.values())
+    weights = min(counts.weights_bytes, read) if mapped else counts.weights_bytes
+    return 1.0, weights, largest_weight_bytes(counts), live_bytes(counts, scores=scores), counts.kv_cache_bytes
 
 
-def moving_bytes(counts: ModelCounts) -> float:
-    """The cache twice, its old and its new values, and the largest operator with what stands beside it."""
-    return 2.0 * counts.kv_cache_bytes + 2.0 * counts.largest_activation_bytes
+def live_bytes(counts: ModelCounts, *, scores: bool) -> int:
+    """The most that one operator reads and writes of activations: the largest pair of tensors that must live at once. ``scores`` False:
+    attention is fused and never writes its scores."""
+    if scores:
+        return counts.largest_activation_bytes
+    return max(
+        (
+            operator.bytes_read - operator.weights_bytes + operator.bytes_written
+            for phase in counts.phases.values()
+            for operator in phase.operators
+            if operator.kind != "softmax" and operator.fused != "attention"
+        ),
+        default=0,
+    )
 
 
-def fit_memory(measured: Sequence[tuple[ModelCounts, float | None]]) -> Footprint | None:
-    """From (counts, measured peak): least squares of the relative error, the copies held to COPIES by SPREAD. None without a peak."""
+def largest_weight_bytes(counts: ModelCounts) -> int:
+    """The largest weight that one operator reads: a buffer of its own on WebGPU."""
+    return max((operator.weights_bytes for phase in counts.phases.values() for operator in phase.operators), default=0)
+
+
+def prior(platform: str, engine: str) -> tuple[Footprint, tuple[float, ...]]:
+    """What is believed of an engine before anything was measured, and the spread of each number: infinite where nothing is believed."""
+    fused = FUSIONS.get(engine, PLAIN).attention
+    if (
+        platform == "webgpu"
+    ):  # buffers alone, each rounded up to a size that is kept for the next; inputs and outputs of two operators
+        return Footprint(0.0, 1.3, 1.0, 1.5, 1.5, False, not fused), (2e6, 0.2, 0.5, 0.7, 0.5)
+    if platform in GPU_PLATFORMS:  # torch's allocator, with the 32 MiB of cuBLAS's workspace
+        return Footprint(33_554_432.0, 1.0, 0.0, 1.0, 1.0, False, not fused), (3e6, 0.05, 0.05, 0.3, 0.3)
+    weights = {"torch": 1.0, "onnxruntime": 2.5, "openvino": 1.5}.get(engine, 2.0)  # a file beside what was made of it
+    again = 0.0 if engine == "torch" else 1.0
+    believed = Footprint(0.0, weights, again, 1.0, 1.0, engine in MAPPED, not fused)
+    return believed, (float("inf"), 0.8, 0.5, 0.5, 0.3)
+
+
+def fit_memory(
+    measured: Sequence[tuple[ModelCounts, float | None]], platform: str = "cpu", engine: str = "onnxruntime"
+) -> Footprint | None:
+    """From (counts, measured peak of an inference): least squares of the relative error, held to the engine's prior, no number below 0.
+    None without a peak."""
+    from scipy.optimize import nnls
+
     rows = [(counts, peak) for counts, peak in measured if peak]
     if not rows:
         return None
-    design = np.array([[1 / peak, counts.weights_bytes / peak] for counts, peak in rows])
-    wanted = np.array([1 - moving_bytes(counts) / peak for counts, peak in rows])
-    belief = 0.05 / SPREAD  # a relative error of 5 % weighs as much as a distance of SPREAD from COPIES
-    design = np.vstack([design, [0.0, belief]])
-    base, copies = np.linalg.lstsq(design, np.append(wanted, belief * COPIES), rcond=None)[0]
-    if copies < LEAST_COPIES or base < 0:
-        copies = max(LEAST_COPIES, float(copies))
-        base = float(np.median([peak - copies * counts.weights_bytes - moving_bytes(counts) for counts, peak in rows]))
-    return Footprint(max(0.0, float(base)), float(copies))
+    believed, spread = prior(platform, engine)
+    numbers = (believed.base_bytes, believed.weights, believed.largest, believed.live, believed.cache)
+    pull = np.array([SIGMA / each for each in spread])  # 0 for an infinite spread
+    design = np.array([[part / peak for part in _parts(counts, believed.mapped, believed.scores)] for counts, peak in rows])
+    design = np.vstack([design, np.diag(pull)])
+    scale = np.abs(design).max(0) + 1e-30
+    found, _ = nnls(design / scale, np.append(np.ones(len(rows)), pull * np.array(numbers)))
+    return Footprint(*(float(value) for value in found / scale), mapped=believed.mapped, scores=believed.scores)

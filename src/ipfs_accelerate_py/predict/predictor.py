@@ -16,7 +16,7 @@ from .ceilings import Ceilings, from_datasheet, words_of
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
 from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
-from .memory import UNKNOWN
+from .memory import prior
 from .observations import DeviceKey
 from .prediction import Candidate, Interval, Prediction
 
@@ -192,7 +192,7 @@ class Predictor:
             half += OTHER_PRECISION
             reasons.append("No training was measured there, which widens the interval.")
         times = {name: 1000 * term.seconds(costs) * math.exp(added) for name, term in found.items()}
-        arithmetic, traffic, started, waited = total.shares(costs).tolist()
+        arithmetic, traffic, started, waited = total.shares(costs)
         reasons.append(
             f"Of the time {arithmetic:.0%} is arithmetic, {traffic:.0%} moving data, {started:.0%} starting {total.kernels:.0f} kernels, "
             f"{waited:.0%} waiting for {total.executions:.0f} executions."
@@ -203,7 +203,7 @@ class Predictor:
         """Weights, caches and activations by their formula, and what the process or the driver has besides, as measured there."""
         known = where.fitted.memory if where.fitted else None
         half = max(self.fitted.memory_width.half_width, SMALLEST_MEMORY) * (1 if known else 2)
-        peak = (known or UNKNOWN).peak(counts)
+        peak = (known or prior(where.key.platform, where.key.engine)[0]).peak(counts)
         if mode == "training":
             # Gradients and AdamW's two moments, float32 as the weights are, and every forward activation that backward reads.
             peak += 3 * counts.weights_bytes + counts.phases["forward"].bytes_written

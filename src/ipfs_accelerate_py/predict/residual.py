@@ -10,8 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from ..lazy_numpy import np
 from .fitting import Costs, Terms
 
 RIDGE = 20.0  # rows' worth of belief that there is nothing to learn
@@ -20,7 +19,7 @@ NEAR = 1.0  # standard deviations within which a point counts as seen
 
 def features(term: Terms, costs: Costs, batch_size: int) -> list[float]:
     """Shares of the predicted time (traffic, kernels, executions), the batch, and how long a kernel takes."""
-    _, traffic, started, waited = term.shares(costs).tolist()
+    _, traffic, started, waited = term.shares(costs)
     return [traffic, started, waited, math.log(batch_size), math.log(term.seconds(costs) / max(1, term.kernels))]
 
 
@@ -50,7 +49,7 @@ def correction(learned: Mapping[str, Any], engine: str, given: Sequence[float]) 
     own = learned.get(engine)
     if own is None:
         return 0.0, 0.0
-    standard = (np.array(given) - own["centre"]) / own["scale"]
-    distance = float(np.sqrt(((np.array(own["points"]) - standard) ** 2).mean(1)).min())
+    standard = [(value - centre) / scale for value, centre, scale in zip(given, own["centre"], own["scale"], strict=True)]
+    distance = min(math.dist(point, standard) for point in own["points"]) / math.sqrt(len(standard))
     kept = math.exp(-(max(0.0, distance - NEAR) ** 2))
-    return float(standard @ np.array(own["weights"])) * kept, kept
+    return sum(value * weight for value, weight in zip(standard, own["weights"], strict=True)) * kept, kept

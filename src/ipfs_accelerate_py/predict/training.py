@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from . import conformal
 from .ceilings import Ceilings
-from .evaluation import footprint, left_out, memory_errors, residual_helps
+from .evaluation import footprints, left_out, memory_errors, residual_helps
 from .fitted import Fitted, FittedDevice, Measured, Width, version_of
 from .kinds import GENERIC, ceilings_of, group_of, machine_name, with_probe
 from .learning import Cell, Knowledge, cells_of, learn
@@ -77,7 +77,7 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
         costs=known.devices.get(key) or with_probe(prior, ceilings),
         models={model: costs for (device, model), costs in known.models.items() if device == key},
         cells=tuple(_measured(cell.observation) for cell in own),
-        memory=fit_memory([footprint(cell.observation) for cell in own]),
+        memory=fit_memory(footprints(cell.observation for cell in own), parsed.platform, parsed.engine),
         software_adapter=software,
     )
 

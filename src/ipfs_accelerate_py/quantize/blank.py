@@ -1,7 +1,8 @@
-"""A folder of a plan's shapes whose weights are all zero: what an engine needs to compile its kernels where there are no weights."""
+"""A folder of a plan's shapes without a model behind it: zeros, to compile an engine's kernels for them, or random codes, to time it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from . import architecture, safetensors_file, stored
 from .folder import Request, totals
 from .formats import Format
 from .plan import Plan
+
+STD = 0.02
 
 
 def shortened(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], Plan]:
@@ -31,8 +34,19 @@ def shortened(config: Mapping[str, Any], plan: Plan) -> tuple[dict[str, Any], Pl
     return {**config, "num_hidden_layers": len(kept)}, Plan(formats, plan.sensitivity)
 
 
-def write_blank(config: Mapping[str, Any], plan: Plan, folder: Path) -> None:
-    """Write a complete folder of zeros into ``folder``, which must be empty."""
+def write_blank(config: Mapping[str, Any], plan: Plan, folder: Path, seed: int | None = None) -> None:
+    """Write a complete folder into ``folder``, which must be empty. All weights are zero; with ``seed`` the codes are random, the
+    weights have a standard deviation of about STD, and the norms are 1, so that numbers stay ordinary: the same bytes and work as a
+    quantised model's, in a fraction of the time, and the text of none."""
+    generator = None if seed is None else np.random.default_rng(seed)
+
+    def words(plane: str, *shape: int) -> np.ndarray:
+        if generator is None:
+            return np.zeros(shape, "<u4")
+        if plane == "zero_codes":
+            return np.full(shape, 0x77777777, "<u4")  # the middle of the codes
+        return generator.integers(0, 2**32, shape, dtype="<u4")
+
     facts: dict[str, dict[str, Any]] = {}
     shards = []
     shapes = architecture.shapes(config)
@@ -42,12 +56,14 @@ def write_blank(config: Mapping[str, Any], plan: Plan, folder: Path) -> None:
             form, shape = plan.formats.get(name), shapes[name]
             facts[name] = {"shape": list(shape)}
             if form is None:
-                arrays[name] = np.zeros(shape, "<f4")
+                arrays[name] = np.full(shape, float(generator is not None and name.endswith("norm.weight")), "<f4")
                 facts[name]["bytes"] = arrays[name].nbytes
                 continue
-            for plane, words in form.plane_words(shape[1]).items():
-                arrays[f"{name}.{plane}"] = np.zeros((shape[0], words), "<u4")
-            arrays[f"{name}.row_scales"] = np.zeros(shape[0], "<f2")
+            for plane, count in form.plane_words(shape[1]).items():
+                arrays[f"{name}.{plane}"] = words(plane, shape[0], count)
+            # Scale codes are half of their largest on average; codes spread evenly have a standard deviation of largest / sqrt(12).
+            scale = 0.0 if generator is None else 2 * STD * math.sqrt(12) / form.largest_code
+            arrays[f"{name}.row_scales"] = np.full(shape[0], scale, "<f2")
             facts[name] |= {"bits": form.bits, "group_size": form.group_size, "bytes": form.stored_bytes(shape[0], shape[1])}
         file = f"{shard}.safetensors"
         shards.append(
@@ -57,7 +73,7 @@ def write_blank(config: Mapping[str, Any], plan: Plan, folder: Path) -> None:
     manifest = {
         "format": stored.FORMAT,
         "version": stored.VERSION,
-        "request": asdict(Request("blank", form.bits, form.group_size, "rtn")),
+        "request": asdict(Request("blank" if seed is None else f"random codes {seed}", form.bits, form.group_size, "rtn")),
         "plan": {"sensitivity": plan.sensitivity, "bits": {name: form.bits for name, form in plan.formats.items()}},
         "totals": totals(config, facts),
         "config": dict(config),

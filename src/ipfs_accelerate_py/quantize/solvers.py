@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Of the span of a group, to start from, by bits: the fewer levels, the better are the extremes cut off.
 SHRINKS = {2: (1.0, 0.8, 0.6), 3: (1.0, 0.85, 0.7), 4: (1.0, 0.9), 8: (1.0,)}
 REFITS = 3
-CHUNK = 2**17  # weights at a time: half a megabyte, which stays in a processor's cache
+# Weights at a time: half a megabyte, which stays in a processor's cache; more on a GPU, whose kernels have a cost of their own.
+CHUNK, GPU_CHUNK = 2**17, 2**25
 # Of half-quadratic quantisation's norm: below 1, so that the large errors of a few outliers count little. The published 0.7 would
 # need a logarithm a weight and step.
 POWER = 0.75
@@ -88,7 +89,7 @@ def quantize_matrix(
     """Quantise float32 [rows, columns] on its device. ``column_weights`` [columns] tell how much an error of each column counts."""
     parts = []
     rows, columns = matrix.shape
-    step = max(1, CHUNK // form.padded_columns(columns))
+    step = max(1, (CHUNK if matrix.device.type == "cpu" else GPU_CHUNK) // form.padded_columns(columns))
     weight = grouped_weights(columns, form, matrix.device, column_weights)
     for start in range(0, rows, step):
         groups = grouped(matrix[start : start + step], form)

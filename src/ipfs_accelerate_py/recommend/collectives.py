@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import UnavailableError, UserError, nearest
+from ..lazy_numpy import np
 from ..paths import cache_folder
 
 BACKENDS = ("gloo", "nccl")

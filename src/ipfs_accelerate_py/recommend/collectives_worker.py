@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 SIZES = (4_096, 65_536, 1_048_576, 16_777_216)  # bytes of the whole tensor
+LARGE_SIZES = (67_108_864, 268_435_456)  # a GPU's link is full only with these
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter")
 
 
@@ -45,7 +46,7 @@ def main(rendezvous: str, rank: int, processes: int, backend: str, threads: int,
         return statistics.median(times[1:])  # the first one sets up buffers and connections
 
     measured: dict[str, Any] = {name: {} for name in OPERATIONS}
-    for size in SIZES:
+    for size in (*SIZES, *LARGE_SIZES) if device.type == "cuda" else SIZES:
         whole = torch.ones(size // 4 // processes * processes, device=device)
         part = torch.ones(len(whole) // processes, device=device)
         actions = {

@@ -10,6 +10,7 @@ from ..errors import UnavailableError, UserError
 from ..graph import ModelCounts, ModelDescription, count
 from ..graph.counting import lengths, within_limit
 from ..platforms.registry import platforms
+from ..predict.memory import largest_weight_bytes
 from ..predict.prediction import Prediction
 from ..spec import Workload
 from . import memory
@@ -95,7 +96,7 @@ def score(
         cost_per_million=per_million(price, found.throughput_per_s) if price else None,
         source=found.regime,
         provenance=found.provenance,
-        reasons=found.reasons,
+        reasons=(*found.reasons, *([price.said] if price else [])),
         unknown=unknown,
     )
 
@@ -142,7 +143,7 @@ def _browser_limits(counts: ModelCounts, place: Place) -> str | None:
         return None
     if place.platform in ("wasm", "webnn") and counts.weights_bytes > memory.WASM_BYTES:
         return f"WebAssembly addresses {memory.WASM_BYTES / 1e9:.1f} GB, and the weights alone are {counts.weights_bytes / 1e9:,.1f} GB."
-    largest, limit = memory.largest_weight_bytes(counts), BINDING_BYTES.get(place.browser or "", memory.LEAST_BINDING_BYTES)
+    largest, limit = largest_weight_bytes(counts), BINDING_BYTES.get(place.browser or "", memory.LEAST_BINDING_BYTES)
     if place.platform == "webgpu" and largest > limit:
         return (
             f"Its largest weight, {largest / 1e6:,.0f} MB, is above the {limit / 1e6:,.0f} MB of a WebGPU storage buffer there."

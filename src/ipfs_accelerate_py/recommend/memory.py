@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..graph import ModelCounts
+from ..predict.memory import live_bytes
 
 # WebAssembly memories are addressed with 32 bits (https://www.w3.org/TR/wasm-core-2/, limits of memories: 65536 pages of 64 KiB).
 WASM_BYTES = 2**32
@@ -65,31 +66,11 @@ class InferenceMemory:
 def inference_memory(counts: ModelCounts, engine: str, place: str) -> InferenceMemory:
     """Of one process with the model. ``place`` device is for a GPU with a memory of its own."""
     known = (DEVICE if place == "device" else HOST)[engine]
-    live = _live_bytes(counts, scores=known.scores)
+    live = live_bytes(counts, scores=known.scores)
     return InferenceMemory(
         place=place,
         weights=counts.weights_bytes,
         kv_cache=counts.kv_cache_bytes,
         activations=live,
         workspace=known.base_bytes + round((known.copies - 1) * counts.weights_bytes),
-    )
-
-
-def _live_bytes(counts: ModelCounts, *, scores: bool) -> int:
-    """The most that one operator reads and writes: the largest pair of tensors that must live at once."""
-    if scores:
-        return counts.largest_activation_bytes
-    return max(
-        operator.bytes_read - operator.weights_bytes + operator.bytes_written
-        for phase in counts.phases.values()
-        for operator in phase.operators
-        if operator.kind != "softmax" and operator.fused != "attention"
-    )
-
-
-def largest_weight_bytes(counts: ModelCounts) -> int:
-    """The largest single weight: a buffer of its own on WebGPU."""
-    return max(
-        (operator.weights_bytes for phase in counts.phases.values() for operator in phase.operators),
-        default=0,
     )

@@ -164,7 +164,7 @@ def _browsers(memory: int) -> list[Place]:
     places = []
     for key in on_disk():
         for platform in BROWSER_PLATFORMS:
-            if platform == "webnn" and key not in WEBNN_BROWSERS:
+            if (platform == "webnn" and key not in WEBNN_BROWSERS) or (platform == "webgpu" and key == "webkitgtk"):
                 continue
             places.append(
                 Place(

@@ -15,7 +15,10 @@ from ..spec import PLATFORMS
 from .places import Place
 
 COLUMNS = ("hardware", "price_per_hour", "currency", "date", "source")
-HOW = "give a CSV with the columns " + ", ".join(COLUMNS)
+HOW = (
+    "give a CSV with the columns " + ", ".join(COLUMNS) + " (--prices FILE), or keep it in a store with "
+    "'ipfs-accelerate prices import FILE' and name that store (--store)"
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Price:
     day: date
     source: str
 
+    @property
+    def said(self) -> str:
+        return f"An hour of it costs {self.per_hour:g} {self.currency} ({self.source}, {self.day})."
+
 
 def read(path: Path) -> list[Price]:
     """The rows of a price table. UserError for a missing file, a missing column or a row that cannot be, with its line."""
@@ -39,6 +46,24 @@ def read(path: Path) -> list[Price]:
     if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
         raise UserError(f"The price table {path} has no column {', '.join(missing)}: {HOW}.")
     return [_price(row, path, line) for line, row in enumerate(rows, start=2)]
+
+
+def table(file: Path | None, store: Path | None) -> list[Price]:
+    """The prices of the CSV where one is given, otherwise those that the store keeps; none without either."""
+    if file is not None or store is None:
+        return [] if file is None else read(file)
+    from ..store.prices import stored_prices
+
+    return [Price(*row) for row in stored_prices(store)]
+
+
+def comparable(prices: Iterable[Price]) -> None:
+    """UserError where nothing can be compared by these prices: none are there, or they are in several currencies."""
+    currencies = sorted({price.currency for price in prices})
+    if not currencies:
+        raise UserError(f"There are no prices to compare by: {HOW}.")
+    if len(currencies) > 1:
+        raise UserError(f"The prices are in {' and '.join(currencies)}, and nothing is converted: give them in one currency.")
 
 
 def _price(row: dict[str, str | None], path: Path, line: int) -> Price:

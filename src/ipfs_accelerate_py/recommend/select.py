@@ -13,7 +13,7 @@ from . import choose, inference, training
 from .configuration import configuration, default_kind
 from .knowledge import Knowledge
 from .places import HERE, Place, chosen, here, limited
-from .prices import Price, read
+from .prices import Price, comparable, table
 from .request import Request
 from .selection import HardwareSelection, Score
 
@@ -45,8 +45,9 @@ def select_optimal_hardware(
 
     ``batch_size`` is of one inference; in training it is what each device contributes to a step. ``max_memory_gb`` (10^9 bytes) limits each
     device. ``latency_slo_ms`` is a limit on the latency under any objective. ``store`` is a store whose measurements count beside the
-    shipped ones, ``prices`` a CSV for the objective cost. Without ``precision``, widths of 16 bits and more are compared; 8 and 4 bits are
-    taken only where nothing else fits. Raises UserError, one sentence, for a mistake and for limits that nothing meets.
+    shipped ones; its prices count for the objective cost, or those of the CSV ``prices``. Without ``precision``, widths of 16 bits and
+    more are compared; 8 and 4 bits are taken only where nothing else fits. Raises UserError, one sentence, for a mistake and for limits
+    that nothing meets.
     """
     request = Request(
         model=str(model_name),
@@ -65,12 +66,11 @@ def select_optimal_hardware(
     ).checked()
     description = describe(model_name)
     _agrees(request, description)
-    table = read(Path(prices)) if prices is not None else []
-    if objective == "cost" and not table:
-        from .prices import HOW
-
-        raise UserError(f"There are no prices to compare by: {HOW}.")
-    return select(description, request, Knowledge.of(store), table, configuration_kind=configuration_kind)
+    knowledge = Knowledge.of(store)
+    known = table(prices and Path(prices), store and Path(store))
+    if objective == "cost":
+        comparable(known)
+    return select(description, request, knowledge, known, configuration_kind=configuration_kind)
 
 
 def select(

@@ -168,7 +168,7 @@ def _timed(
     unknown = {"energy": micro.energy_reason}
     if price is None:
         unknown["cost"] = f"There is no price of {place.platform}: {HOW}."
-    reasons = list(micro.reasons)
+    reasons = list(micro.reasons) + ([price.said] if price else [])
     if layout.offload:
         total = size.host * layout.devices / 1e9
         reasons.append(f"Offloading keeps {total:,.0f} GB in the host's memory, which is checked on this machine only.")

@@ -16,8 +16,15 @@ from .wording import count
 
 NOT_ASKED = "not asked"
 NOT_MEASURED = "not measured"
-# Named by the tables that this one answers to; the program does not do them yet, so nothing can have been measured.
-NOT_YET = ("shader warm-up", "parallel loading", "2 and 3-bit weights", "quantised KV cache")
+UNVERIFIED = "unverified: the program knows how to start it, and no launch of it was ever stored"
+CAN = "can: it has "
+# What is measured by benchmarks/web_optimizations.py, by the name of its switch.
+SWITCHES = {
+    "shader warm-up": "precompilation",
+    "parallel loading": "parallel_loading",
+    "audio front end on the GPU": "gpu_audio",
+    "woken readback": "readback",
+}
 
 Facts = Mapping[str, Any]
 Select = Callable[[Launch], bool]
@@ -55,6 +62,14 @@ def support(matrix: Matrix, browser: str, live: Mapping[str, Facts | Unavailable
     threads = [int(launch["threads"]) for launch in ran if launch["platform"] == "wasm" and launch["threads"]]
     offered["wasm SIMD"] = "yes: the runtime needs it" if threads else _wasm(facts, "simd")
     offered["wasm threads"] = f"yes, {max(threads)}" if max(threads, default=1) > 1 else _wasm(facts, "threads")
+    # What our own runtime does wherever the page has what that takes, which is less than a launch that used it.
+    runs = [offered[platform] for platform in ("wasm", "webgpu", "webnn")]
+    offered["shader warm-up"] = f"{CAN}WebGPU" if on_gpu else offered["webgpu"]
+    offered["parallel loading"] = f"{CAN}a page" if any(text.startswith("yes") for text in runs) else runs[0]
+    offered["2, 3 and 4-bit weights"] = f"{CAN}WebGPU" if on_gpu else offered["webgpu"]
+    offered["KV cache of 2 to 32 bits"] = offered["2, 3 and 4-bit weights"]
+    offered["times of single kernels"] = _feature(facts, "timestamp-query") if on_gpu else offered["webgpu"]
+    offered["verified"] = f"yes: {count(len(ran), 'launch')}" if ran else UNVERIFIED
     return offered
 
 
@@ -77,7 +92,30 @@ def effects(matrix: Matrix, browser: str) -> dict[str, str]:
     }
     launches = [launch for launch in matrix.launches if launch["browser"] == browser and launch["mode"] == "inference"]
     told = {name: str(effect(launches, first, second)) for name, (first, second) in measured.items()}
-    return {**told, **dict.fromkeys(NOT_YET, f"{NOT_MEASURED}: not built yet")}
+    return {**told, **{name: _switched(matrix, browser, switch) for name, switch in SWITCHES.items()}, **_low_bit(launches)}
+
+
+def _switched(matrix: Matrix, browser: str, switch: str) -> str:
+    """Each model, adapter and link by itself: what a switch brings differs too much between them for one number."""
+    found = [each for each in matrix.effects if (each.browser, each.switch) == (browser, switch)]
+    return "; ".join(f"{each} on {' '.join(each.adapter)}" for each in found) or NOT_MEASURED
+
+
+def _low_bit(launches: Sequence[Launch]) -> dict[str, str]:
+    """Of the language-model engine on a GPU: each width against 8 bits, and a quantised cache against one of 16 bits, where launches say
+    what theirs was."""
+
+    def of(precision: str, cache: tuple[str, ...] | None = None) -> Select:
+        return lambda launch: (
+            (launch["engine"], launch["precision"]) == ("wgsl", precision)
+            and device_class(launch) == "GPU"
+            and (cache is None or str(launch.get("kv_cache_bits")) in cache)
+        )
+
+    widths = {f"{bits}-bit weights against 8-bit, wgsl": (of(f"int{bits}"), of("int8")) for bits in (2, 3, 4)}
+    told = {name: str(effect(launches, first, second)) for name, (first, second) in widths.items()}
+    quantised = effect(launches, of("int4", ("2", "3", "4", "8")), of("int4", ("16",)))
+    return {**told, "quantised KV cache, wgsl": str(quantised)}
 
 
 def effect(launches: Sequence[Launch], first: Select, second: Select) -> Effect:
@@ -108,6 +146,11 @@ def _offered(platform: str, launches: Sequence[Launch], facts: Facts | Unavailab
         return "yes, it says" if facts[platform].get("available", True) else f"no: {facts[platform]['reason']}"
     reasons = [launch["error_message"] for launch in own if launch["error_message"]]
     return f"no: {reasons[-1]}" if reasons else NOT_ASKED
+
+
+def _feature(facts: Facts | Unavailable | None, feature: str) -> str:
+    told = None if facts is None or isinstance(facts, Unavailable) else facts.get("webgpu", {}).get("features")
+    return NOT_ASKED if told is None else "yes, it says" if feature in told else "no, it says"
 
 
 def _wasm(facts: Facts | Unavailable | None, feature: str) -> str:

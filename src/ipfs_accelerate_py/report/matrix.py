@@ -15,16 +15,19 @@ from ..spec import BROWSER_PLATFORMS, PLATFORMS, identity
 from ..store import queries
 from ..store.exchange import import_
 from ..web.browsers import KNOWN
+from ..web.measured_effects import MeasuredEffect, effects_of, switched_launches
 from .rating import NOT_MEASURED, RULE, Launch, Rated, better, medians, rate
 
 FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal")
 LAUNCHES = """
     SELECT launch_summary.* EXCLUDE (label), machine.facts AS machine, launch.facts ->> '$.browser.version' AS browser_version,
         launch.facts -> '$.device' AS session_device, launch.facts ->> '$.threads' AS threads,
+        launch.facts ->> '$.kv_cache_bits' AS kv_cache_bits,
         TRY_CAST(launch.facts ->> '$.coverage_time_share' AS DOUBLE) AS time_share
     FROM launch_summary
     JOIN launch USING (launch_id)
     JOIN machine ON machine.machine_hash = launch_summary.machine_hash
+    WHERE NOT coalesce(json_exists(launch.facts, '$.switches'), false)  -- those compare a switch on and off, not platforms
     ORDER BY started_at, launch_id
 """
 PROBED = """
@@ -62,7 +65,8 @@ class Row:
 class Matrix:
     """``launches`` are measured ones only; ``left_out`` counts the others. ``machines`` has a name by key. ``absent`` has the reason for
     each platform (and browser) that no campaign found where it asked; ``capabilities`` what browsers answered, by browser and platform.
-    ``reports`` is the address of a report that shows the launches of a spec on a machine."""
+    ``reports`` is the address of a report that shows the launches of a spec on a machine; ``effects`` what switches of the page were
+    measured to do."""
 
     launches: tuple[Launch, ...]
     left_out: int
@@ -71,6 +75,7 @@ class Matrix:
     absent: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     capabilities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: Mapping[tuple[str, str], str] = field(default_factory=dict)  # by key of machines and hash of the spec
+    effects: tuple[MeasuredEffect, ...] = ()
 
     @cached_property
     def medians(self) -> dict[Any, float]:
@@ -166,8 +171,10 @@ def read_matrix(sources: Iterable[Path]) -> Matrix:
                 stores.append(source)
         reports: dict[str, str] = {}  # by launch
         probed: list[dict[str, Any]] = []
+        switched: dict[str, dict[str, Any]] = {}  # by launch
         for store in ([imported] if imported.exists() else []) + stores:
             probed += [json.loads(row[0]) for row in queries.run_sql(store, PROBED)[1]]
+            switched |= {row["launch_id"]: row for row in switched_launches(store)}
             columns, rows = queries.run_sql(store, LAUNCHES)
             report = store.with_suffix(".html")
             for row in rows:
@@ -182,7 +189,8 @@ def read_matrix(sources: Iterable[Path]) -> Matrix:
         for launch in matrix.launches
         if launch["launch_id"] in reports
     }
-    return replace(matrix, absent=absent, capabilities=capabilities, reports=found)
+    effects = tuple(effects_of(switched.values()))
+    return replace(matrix, absent=absent, capabilities=capabilities, reports=found, effects=effects)
 
 
 def make_matrix(launches: Sequence[dict[str, Any]]) -> Matrix:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..platforms.base import Unavailable
 from ..spec import BROWSER_PLATFORMS
+from ..web.browsers import KNOWN
 from .browser_support import Facts, browsers, effects, support
 from .matrix import FAMILIES, Column, Matrix, Row
 from .rating import HIGH, MEDIUM, NOT_MEASURED, RATINGS, RULE, SOFTWARE, Launch, Rated
@@ -157,11 +158,15 @@ def _why_not(matrix: Matrix) -> Section:
 
 
 def _browsers(matrix: Matrix, live: Mapping[str, Facts | Unavailable] | None) -> Section:
-    keys = list(dict.fromkeys([*browsers(matrix), *matrix.capabilities, *(live or {})]))
+    keys = list(dict.fromkeys([*browsers(matrix), *matrix.capabilities, *(live or {}), *KNOWN]))
     told = {key: support(matrix, key, live) for key in keys}
     features = list(next(iter(told.values()), {}))
     rows = [(key, *(_cut(told[key][feature]) for feature in features)) for key in keys]
-    text = f"What each browser offered to its launches and told campaigns{', and what it answered just now' if live else ''}."
+    text = (
+        f"What each browser offered to its launches and told campaigns{', and what it answered just now' if live else ''}. Browsers "
+        "without a launch are unverified: they run by the same code, and nobody has seen it. `can` says that what a part of our own "
+        "runtime needs is there; whether it was used, and what it brought, is in the next table."
+    )
     return Section("What browsers offer", text, ("browser", *features), tuple(rows))
 
 
@@ -171,7 +176,9 @@ def _effects(matrix: Matrix) -> Section:
     rows = [(key, *(told[key][name] for name in names)) for key in told]
     text = (
         "Ratio of median times in the same browser on the same machine for the same work, geometric mean over the pairs that were "
-        "measured: 0.5× is twice as fast. A software adapter is no GPU and is left out."
+        "measured: 0.5× is twice as fast. A software adapter is no GPU and is left out. Shader warm-up, parallel loading, the audio front "
+        "end and readback are the page's own switches: each model and adapter by itself, with its 95 % interval over launches, as "
+        "`benchmarks/web_optimizations.py` measured it."
     )
     return Section("What browser features bring", text, ("browser", *names), tuple(rows))
 

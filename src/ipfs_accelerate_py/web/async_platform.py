@@ -76,6 +76,9 @@ class AsyncUnifiedWebPlatform:
     async def get_feature_usage(self) -> dict[str, Any]:
         return self.platform.get_feature_usage()
 
+    async def profile_kernels(self, context_length: int = 128) -> dict[str, Any]:
+        return await self._call(self.platform.profile_kernels, context_length)
+
     async def serve_metrics(self) -> str:
         return await self._call(self.platform.serve_metrics)
 

@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import LaunchError
@@ -13,6 +14,7 @@ from .bridge import LOOPBACK, Bridge
 from .browser_process import BrowserProcess
 from .browsers import KNOWN, Browser
 from .page_session import Page
+from .shaped_link import kept_runtime
 
 # Words of a user agent, the more special first: Edge names Chrome too, and Chrome Safari.
 _NAMES = (
@@ -58,16 +60,15 @@ class AttachedPage(Page):
         tell: Callable[[str], None] = print,
     ) -> None:
         self.process: BrowserProcess = PersonsBrowser()  # type: ignore[assignment]
-        self.bridge = Bridge(allow_eval=allow_eval, listen=listen).__enter__()
-        try:
+        self._kept = None  # a person's profile is theirs
+        with ExitStack() as opened:  # the port must not stay taken
+            self.bridge = opened.enter_context(Bridge(allow_eval=allow_eval, listen=listen, wrap=kept_runtime))
             tell(invitation(self.bridge.url, listen))
             deadline = time.monotonic() + wait_s
             while not self.bridge.connected(0.2):  # in short pieces, so that Ctrl-C ends the wait
                 if time.monotonic() > deadline:
                     raise LaunchError("browser_start", f"Nobody opened {self.bridge.origin} in {wait_s:g} s.")
-        except BaseException:  # the port must not stay taken
-            self.bridge.close()
-            raise
+            self._opened = opened.pop_all()
         self.browser = browser_of(self.bridge.user_agent)
 
     def _crash(self, told: str) -> LaunchError:

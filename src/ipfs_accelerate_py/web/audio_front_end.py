@@ -8,6 +8,10 @@ from typing import Any
 from ..errors import UserError
 from .protocol import AudioSpec
 
+# Of these Python can leave the features to the page, a row for each recording. wav2vec2's are the recording itself at mean 0 and variance
+# 1 before it is cut into rows that overlap: nothing that a GPU would shorten.
+IN_PAGE = ("whisper", "clap")
+
 
 def audio_spec(model_class: str, config: Any, settings: Mapping[str, Any] | None = None) -> AudioSpec:
     """The front end of ``whisper``, ``wav2vec2`` or ``clap`` with this transformers configuration; UserError for another class.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import nearest
-from .browsers import Browser, library_environment
+from .browsers import Browser, library_environment, on_virtual_display
 
 ADAPTERS = ("auto", "hardware", "software")
 
@@ -37,6 +37,8 @@ _STEADY = (
     "--disable-hang-monitor",
     "--disable-renderer-backgrounding",
 )
+# The page's memory is measured when it is asked for, not at the next garbage collection, some 20 s later.
+_MEASURES = "--enable-blink-features=ForceEagerMeasureMemory"
 _WEB = ("--enable-unsafe-webgpu", "--ignore-gpu-blocklist")
 _SOFTWARE = ("--use-webgpu-adapter=swiftshader",)
 # Vulkan without a window system, and half precision, which Dawn offers on NVIDIA only when told to.
@@ -104,8 +106,21 @@ def command(browser: Browser, url: str, profile: Path, adapter: str, extra_flags
         lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _FIREFOX_PREFERENCES.items()]
         (profile / "user.js").write_text("".join(lines))
         return [str(browser.executable), "--headless", "--no-remote", "--profile", str(profile), *extra_flags, url]
+    if browser.kind == "webkit":
+        # What a page stores goes where XDG says, which for a kept profile is its folder.
+        folders = [f"XDG_{name}_HOME={profile / name.lower()}" for name in ("DATA", "CACHE", "CONFIG")]
+        return ["env", *folders, *on_virtual_display([str(browser.executable), *extra_flags, url])]
     features = ["WebMachineLearningNeuralNetwork"]
-    flags = ["--headless", f"--user-data-dir={profile}", *_QUIET, *_STEADY, *_WEB, "--enable-logging=stderr", "--log-level=0"]
+    flags = [
+        "--headless",
+        _MEASURES,
+        f"--user-data-dir={profile}",
+        *_QUIET,
+        *_STEADY,
+        *_WEB,
+        "--enable-logging=stderr",
+        "--log-level=0",
+    ]
     if _uses_software(adapter):
         flags += _SOFTWARE
     elif sys.platform == "linux":

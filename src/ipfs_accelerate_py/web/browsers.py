@@ -17,7 +17,7 @@ from ..errors import UnavailableError, UserError, nearest
 from ..paths import cache_folder
 from ..platforms.base import Unavailable
 
-KINDS = ("chromium", "firefox", "safari")
+KINDS = ("chromium", "firefox", "safari", "webkit")
 _VERSION_TIMEOUT_S = 20
 
 
@@ -129,6 +129,25 @@ KNOWN: dict[str, _Known] = {
             "win32": "Run: winget install Mozilla.Firefox",
         },
     ),
+    # Safari's engine as Linux has it: MiniBrowser comes with the library.
+    "webkitgtk": _Known(
+        "WebKitGTK MiniBrowser",
+        "webkit",
+        (),
+        {
+            "linux": (
+                "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser",
+                "/usr/lib/aarch64-linux-gnu/webkit2gtk-4.1/MiniBrowser",
+                "/usr/libexec/webkit2gtk-4.1/MiniBrowser",
+                "/usr/lib/webkit2gtk-4.1/MiniBrowser",
+            )
+        },
+        {
+            "linux": "Run: sudo apt-get install libwebkit2gtk-4.1-0 xvfb xauth",
+            "fedora": "Run: sudo dnf install webkit2gtk4.1 xorg-x11-server-Xvfb",
+            "arch": "Run: sudo pacman -S webkit2gtk-4.1 xorg-server-xvfb",
+        },
+    ),
     "safari": _Known("Safari", "safari", (), {"darwin": ("/Applications/Safari.app/Contents/MacOS/Safari",)}, {}),
 }
 
@@ -169,6 +188,11 @@ def find_browser(key_or_path: str) -> Browser:
     if isinstance(found, Unavailable):
         raise UnavailableError(found.reason, found.remedy)
     return found
+
+
+def on_virtual_display(command: list[str]) -> list[str]:
+    """The command line that runs ``command``, of a browser that has no headless mode, on an X display in memory (Xvfb)."""
+    return ["xvfb-run", "--auto-servernum", *command]
 
 
 def library_environment(executable: Path) -> dict[str, str]:
@@ -236,7 +260,14 @@ def _at_path(path: Path) -> Browser | Unavailable:
     text = _version_text(path, path.stat().st_mtime_ns)
     if isinstance(text, Unavailable):
         return text
-    names = {"Chrome": "chrome", "Edge": "edge", "Firefox": "firefox", "Safari": "safari", "Chromium": "chromium"}
+    names = {
+        "Chrome": "chrome",
+        "Edge": "edge",
+        "Firefox": "firefox",
+        "Safari": "safari",
+        "WebKitGTK": "webkitgtk",
+        "Chromium": "chromium",
+    }
     key = next((key for word, key in names.items() if word in text), None)
     if key is None:
         raise UserError(f"{path} is not a browser that is known here: asked for its version, it said {text!r}.")
@@ -267,9 +298,16 @@ def _version_text(path: Path, modified_ns: int) -> str | Unavailable:
         return "Safari " + plistlib.loads((path.parents[1] / "Info.plist").read_bytes())["CFBundleShortVersionString"]
     if sys.platform == "win32":
         return _windows_version_text(path)
+    command = [str(path), "--version"]
+    if path.name == "MiniBrowser":
+        if shutil.which("xvfb-run") is None:
+            return Unavailable(
+                "WebKitGTK's MiniBrowser needs a display, and xvfb-run is not installed.", KNOWN["webkitgtk"].remedy["linux"]
+            )
+        command = on_virtual_display(command)
     try:
         done = subprocess.run(
-            [path, "--version"],
+            command,
             capture_output=True,
             text=True,
             errors="replace",

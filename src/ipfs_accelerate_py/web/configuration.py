@@ -10,7 +10,10 @@ from typing import Any, Literal
 @dataclass(frozen=True)
 class Configuration:
     """What the platform runs with. ``precision`` in bits, None: float16 on a GPU that has it, else float32. ``batch_size``: most rows
-    in one pass, a longer batch takes several. ``context_length``: most tokens, prompt and new ones together (None: the model's)."""
+    in one pass, a longer batch takes several. ``context_length``: most tokens, prompt and new ones together (None: the model's).
+
+    The optimisations (``use_compute_shaders`` to ``keep_profile``) are on where they were measured to pay on the live adapter, or by
+    default, where they are None: see choices.py."""
 
     precision: int | None = None
     batch_size: int = 8
@@ -18,9 +21,11 @@ class Configuration:
     kv_cache_bits: int = 32
     context_length: int | None = None
     max_new_tokens: int | None = None
-    use_compute_shaders: bool = True
-    use_shader_precompilation: bool = True
-    enable_parallel_loading: bool = True
+    use_compute_shaders: bool | None = None
+    use_shader_precompilation: bool | None = None
+    enable_parallel_loading: bool | None = None
+    readback: str | None = None
+    keep_profile: bool | None = None
     use_model_sharding: bool = False
     workgroup_size: tuple[int, ...] | None = None
     memory_threshold_mb: float | None = None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from .audio_front_end import IN_PAGE
 from .configuration import Configuration, Finding, Validation
 from .errors import ConfigurationError
 from .language_model import BITS as CACHE_BITS
@@ -18,6 +19,8 @@ from .web_model import BITS, ENGINE, WGSL, WebModel
 PRECISION_BITS = (2, 3, 4, 8, 16, 32)
 RECOVERIES = ("auto", "fallback", "retry", "abort")
 LARGEST_BATCH = 1024
+# None, or auto: as was measured on the live adapter, or the default.
+OPTIMIZATIONS = ("use_compute_shaders", "use_shader_precompilation", "enable_parallel_loading", "keep_profile")
 # Of WebGPU's default limits, which every adapter has (https://www.w3.org/TR/webgpu/#limits).
 LARGEST_WORKGROUP = 256
 WGSL_CONTEXT = 4096  # tokens that the WGSL engine makes room for where nothing is said
@@ -62,15 +65,13 @@ class Checked:
         for each in dataclasses.fields(Configuration):
             if each.name in self.asked:
                 self.values[each.name] = self.asked[each.name]
-        for key in (
-            "use_kv_cache",
-            "use_compute_shaders",
-            "use_shader_precompilation",
-            "enable_parallel_loading",
-            "use_model_sharding",
-            "truncate",
-        ):
+        for key in OPTIMIZATIONS:
+            if self.values.get(key) in (None, "auto"):
+                self.values.pop(key, None)
+        for key in ("use_kv_cache", "use_model_sharding", "truncate", *OPTIMIZATIONS):
             self._boolean(key)
+        if self.values.get("readback") is not None:
+            self._word("readback", "readback", ("auto", "plain", "woken"))
         self._precision()
         whole = {"batch_size": (1, LARGEST_BATCH), "threads": (1, 64), "max_pending": (1, 100_000)}
         for key, (least, most) in {**whole, "max_new_tokens": (1, None), "context_length": (2, None)}.items():
@@ -99,6 +100,11 @@ class Checked:
                 f"{' or '.join(engines)} chooses the workgroups of its kernels itself: workgroup_size has no effect.",
                 "warning",
             )
+        if self.values.get("use_compute_shaders") and model.model_class.name not in IN_PAGE:
+            why = (
+                f"use_compute_shaders has no effect: it makes the audio features of {' and '.join(IN_PAGE)} models on the GPU."
+            )
+            self.findings.append(Finding("compute_shaders_of_model", why, "warning"))
         for key in ("context_length", "max_new_tokens"):
             if key in self.values and not model.generates:
                 self.findings.append(

@@ -16,10 +16,11 @@ from .browsers import KNOWN, Browser, find_browser, find_browsers
 from .capabilities import DETECT_LIMIT_S
 from .errors import BrowserCompatibilityError, ConfigurationError
 from .page_session import Page
+from .shaped_link import kept_runtime
 
 # The likeliest first; what a browser really has is asked of it.
-_ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari")
-_ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari")
+_ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari", "webkitgtk")
+_ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari", "webkitgtk")
 
 
 @dataclass
@@ -81,10 +82,10 @@ def best_platform(facts: dict[str, Any]) -> str:
 
 class PageHost:
     """Opens the page when it is first needed and again after it was discarded. ``open_page`` replaces the start of a browser, for a page
-    that a person opens. Safe to use from several threads."""
+    that a person opens. With ``keep`` the browser has the kept profile of that name. Safe to use from several threads."""
 
-    def __init__(self, adapter: str = "auto", open_page: Callable[[bool], Page] | None = None) -> None:
-        self._adapter = adapter
+    def __init__(self, adapter: str = "auto", open_page: Callable[[bool], Page] | None = None, keep: str | None = None) -> None:
+        self._adapter, self._keep = adapter, keep
         self._open_page = open_page
         self._lock = threading.RLock()
         self.live: LivePage | None = None
@@ -128,7 +129,7 @@ class PageHost:
     def _start(self, browser: Browser, platform: str, detect: bool) -> LivePage:
         self.starts += 1
         allow_eval = platform in ("webnn", "auto")
-        page = self._open_page(allow_eval) if self._open_page else Page(browser, adapter=self._adapter, allow_eval=allow_eval)
+        page = self._open_page(allow_eval) if self._open_page else self._open(browser, allow_eval)
         facts: dict[str, Any] = {"name": page.browser.name, "version": page.browser.version}
         try:
             if detect:
@@ -139,6 +140,12 @@ class PageHost:
             raise
         self.live = LivePage(page, facts, allow_eval)
         return self.live
+
+    def _open(self, browser: Browser, allow_eval: bool) -> Page:
+        try:
+            return Page(browser, adapter=self._adapter, allow_eval=allow_eval, keep=self._keep, wrap=kept_runtime)
+        except UserError as in_use:
+            raise ConfigurationError(str(in_use), details={"rule": "keep_profile"}) from in_use
 
     @staticmethod
     def _lacks(live: LivePage, platform: str, detect: bool) -> str | None:

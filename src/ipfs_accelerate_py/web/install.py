@@ -30,7 +30,11 @@ DEFAULT = ("chromium", "firefox", "chromium-headless-shell")
 HEADLESS_SHELL_VERSION = "153.0.0"
 # The registry's own hash of that version: a binary is unpacked only if it is this one.
 _HEADLESS_SHELL_SHA512 = "jiGWqSvPMdu4+P9TilYqAR7yEGPEHINx+lCvE/NqNO/EHYzF/x1hUiI5T6ioVIt7dEy7n88byyT0vk+dnsgQwA=="
-_DEBIAN_PACKAGES = {"chromium": ("chromium", "chromium-sandbox"), "firefox": ("firefox-esr",)}
+_DEBIAN_PACKAGES = {
+    "chromium": ("chromium", "chromium-sandbox"),
+    "firefox": ("firefox-esr",),
+    "webkitgtk": ("libwebkit2gtk-4.1-0", "xvfb", "xauth"),
+}
 _DEBIAN_SOFTWARE_VULKAN = "mesa-vulkan-drivers"
 
 Say = Callable[[str], None]
@@ -63,7 +67,7 @@ def install(keys: Iterable[str] = DEFAULT, say: Say = print) -> dict[str, Browse
 
 
 def _ensure_packages(key: str, say: Say) -> None:
-    """Chromium or Firefox from Debian's packages, and for Firefox, which has none of its own, a software Vulkan driver."""
+    """A browser from Debian's packages, and for Firefox, which has none of its own, a software Vulkan driver."""
     packages: list[str] = []
     try:
         find_browser(key)

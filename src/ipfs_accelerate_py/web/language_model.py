@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,17 @@ from .browsers import Browser, find_browser
 from .language_model_folder import ModelFiles, read_folder
 from .language_model_protocol import EngineSpec, SamplingSpec
 from .page_session import Page
+from .remembered import remember_numbers, tuned_numbers
 
 BITS = (2, 3, 4, 8, 16, 32)
 # The order in which "auto" looks: browsers whose WebGPU has subgroups first.
 AUTO = ("chrome", "chromium", "edge", "chromium-headless-shell", "firefox")
 LIMIT_S = 600.0
+# Invocations of a workgroup, those that share a row of a matrix, and rows that they have at a time: what ``tune`` tries.
+Shape = tuple[int, int, int]
+SHAPES: tuple[Shape, ...] = tuple(
+    (workgroup, lanes, rows) for workgroup, lanes in ((128, 32), (256, 32), (128, 64), (256, 128)) for rows in (1, 2, 4)
+)
 _names = itertools.count(1)
 
 
@@ -89,6 +95,7 @@ class LanguageModel:
     quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed. ``subgroups=False`` keeps to
     the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16. A ``page``
     that is open already is used in place of a browser of its own, beside the models in it. ``limit_s`` is for each step in the page.
+    ``tuned``: what ``tune`` found; by default what it remembered for this browser version, {} for the usual shapes.
 
     Raises UserError, UnavailableError or LaunchError.
     """
@@ -104,9 +111,12 @@ class LanguageModel:
         recent_tokens: int = 64,
         prefill_tokens: int = 256,
         activations: Literal["float", "int8"] = "float",
-        prefill_arithmetic: Literal["float32", "float16"] = "float32",
+        prefill_arithmetic: Literal["float32", "float16", "int8"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
+        steps_per_submit: int = 0,
+        submits_in_flight: int = 2,
+        tuned: Mapping[str, int] | None = None,
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
         page: Page | None = None,
@@ -120,8 +130,8 @@ class LanguageModel:
                 raise UserError(f"{name} must be at least 1, not {value}.")
         if activations not in ("float", "int8"):
             raise nearest(activations, ("float", "int8"), "kind of activations")
-        if prefill_arithmetic not in ("float32", "float16"):
-            raise nearest(prefill_arithmetic, ("float32", "float16"), "arithmetic of prompts")
+        if prefill_arithmetic not in ("float32", "float16", "int8"):
+            raise nearest(prefill_arithmetic, ("float32", "float16", "int8"), "arithmetic of prompts")
         self._engine = EngineSpec(
             context_length=self.context_length,
             key_bits=key_bits,
@@ -132,7 +142,10 @@ class LanguageModel:
             prefill_arithmetic=prefill_arithmetic,
             subgroups=subgroups,
             attention_workgroups=attention_workgroups,
+            steps_per_submit=steps_per_submit,
+            submits_in_flight=submits_in_flight,
         )
+        self._tuned = tuned
         self.finish_reason: str | None = None
         self.reused_tokens = 0
         self._adapter = adapter
@@ -159,13 +172,14 @@ class LanguageModel:
         """
         message = protocol.LoadLanguageModel(
             decoder=self.files.decoder,
-            engine=self._engine,
+            engine=replace(self._engine, tuned=tuned_numbers(self.browser) if self._tuned is None else dict(self._tuned)),
             files=self.files.files,
             matrices=self.files.matrices,
             vectors=self.files.vectors,
             folder=self._folder,
             power_preference="high-performance" if self._adapter != "software" else None,
             software_adapter=self._adapter == "software",
+            keep=self._page.kept,
         )
         self._ask(message, protocol.Facts, "load")
         total, done = sum(file.bytes for file in self.files.files), 0
@@ -263,7 +277,7 @@ class LanguageModel:
             "version": self.browser.version,
         }
 
-    def copy_bytes_per_second(self, size: int = 1 << 26, repeats: int = 8) -> float:
+    def copy_bytes_per_second(self, size: int = 1 << 28, repeats: int = 32) -> float:
         """Bytes read and written a second by copies on the device, from the difference between ``repeats`` and one, so that what a
         readback takes is not in it: what no kernel on this adapter can be expected to exceed by much."""
 
@@ -274,6 +288,26 @@ class LanguageModel:
         if often <= once:
             raise LaunchError("inference_failed", f"{repeats} copies of {size} bytes took no time: choose a larger size.")
         return 2 * size * repeats / (often - once) * 1e9
+
+    def profile(self, length: int = 128, shapes: Sequence[Shape] = (), budget_s: float = 10.0) -> dict[str, Any]:
+        """Times of the kernels of a decoding step at a context of ``length`` tokens, by the GPU's own clock (timestamp queries): ``stages``
+        and ``products``, each with ``ns`` of all its dispatches in a step (several rounds) and, for the matrix-vector products, the
+        ``bytes`` that they must read. With ``shapes`` each product is timed in each of them, until ``budget_s`` is over; ``fastest``
+        has those that beat the usual shape by 3 % or more. The cache is empty afterwards. LaunchError where there is no such clock."""
+        message = protocol.ProfileDecoding(length=length, shapes=tuple(shapes), budget_ms=round(budget_s * 1000))
+        return self._ask(message, protocol.Facts, "profile")[0].facts
+
+    def tune(self, budget_s: float = 10.0) -> dict[str, Any]:
+        """Search the fastest shape of every matrix-vector product on the live adapter and remember it: the next ``load`` of any model
+        with a product of that size, in this browser version on this adapter, takes it. Returns what ``profile`` does."""
+        found = self.profile(shapes=SHAPES, budget_s=budget_s)
+        numbers = {
+            f"{found['adapter_key']}|{key} {name}": int(shape[name])
+            for key, shape in found["fastest"].items()
+            for name in ("workgroup", "lanes", "rows")
+        }
+        remember_numbers(self.browser, numbers)
+        return found | {"remembered": numbers}
 
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()

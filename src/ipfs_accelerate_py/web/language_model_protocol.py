@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 WeightFormat = Literal["quantized", "float32", "float16", "bfloat16"]
@@ -95,7 +95,8 @@ class EngineSpec:
     ``prefill_tokens``: tokens of a chunk. ``activations``: ``float`` or ``int8`` (products of four 8-bit integers, where the weights are
     quantised). ``subgroups``: False keeps to the plain variant, None takes what the adapter has. ``attention_workgroups``: how
     many a token's attention is split into at least, where the context is long enough; 0 chooses by adapter. ``prefill_arithmetic``
-    float16 multiplies a prompt's tiles in half precision.
+    float16 multiplies a prompt's tiles in half precision, int8 quantised weights with activations of 8 bits. ``tuned``: numbers by "adapter|what" that earlier searches found (see
+    web/remembered.py); the page takes those of its adapter.
     """
 
     context_length: int
@@ -104,9 +105,12 @@ class EngineSpec:
     recent_tokens: int
     prefill_tokens: int
     activations: Literal["float", "int8"]
-    prefill_arithmetic: Literal["float32", "float16"]
+    prefill_arithmetic: Literal["float32", "float16", "int8"]
     subgroups: bool | None
     attention_workgroups: int
+    steps_per_submit: int = 0
+    submits_in_flight: int = 2
+    tuned: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LaunchError, UserError
+from . import protocol
 from .language_model import LanguageModel, LoadProgress
 from .language_model_folder import read_folder
 from .limits import check_size
@@ -35,6 +36,7 @@ class LowBitModel(ServedModel):
             request.precision, lambda step: on_progress(Progress(step, "prepare"))
         )
         self.kv_cache_bits = request.kv_cache_bits
+        self._page, self._limit_s = page, request.limit_s
         self._ends = model.end_tokens
         self._turn = threading.Lock()
         try:
@@ -88,8 +90,14 @@ class LowBitModel(ServedModel):
             reused = self._model.reused_tokens
         return Run({"token_ids": np.array([tokens])}, token_ns[-1], tuple(token_ns), reused)
 
+    def profile(self, length: int) -> dict[str, Any]:
+        """Times of a step's kernels, see LanguageModel.profile; not while an answer runs."""
+        with self._turn:
+            return self._model.profile(min(length, self._model.context_length))
+
     def memory(self) -> dict[str, Any]:
         facts = self._model.metrics()
+        page = self._page.ask(protocol.PageMemory(), protocol.Facts, "memory", self._limit_s)[0].facts
         pipelines = facts["pipelines"]
         return {
             "models": [self._model.files.folder.name],
@@ -97,6 +105,7 @@ class LowBitModel(ServedModel):
             "gpu_buffer_bytes": facts["total_bytes"],
             "gpu_buffer_peak_bytes": facts["peak_bytes"],
             "buffers_bytes": facts["buffers_bytes"],
+            **{name: page[name] for name in ("js_heap_bytes", "js_heap_reason")},
         }
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ class Metrics:
         self._sum_ms, self._count = 0.0, 0
         self._buckets = [0] * len(BUCKETS_S)
         self.counts: Counter[tuple[str, str]] = Counter()  # (what, which): failures by class, recoveries by action
+        self.kernels: dict[str, Any] | None = None  # of the latest profile_kernels
         self._events: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
 
     def inferred(self, ms: float) -> None:
@@ -79,8 +80,11 @@ class Metrics:
             "samples_needed": {"p50_ms": p50.samples_needed, "p95_ms": p95.samples_needed},
         }
 
-    def prometheus(self, labels: Mapping[str, str], gauges: Mapping[str, float | None]) -> str:
-        """The text format of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats)."""
+    def prometheus(
+        self, labels: Mapping[str, str], gauges: Mapping[str, float | None], kernels_s: Mapping[str, float] | None = None
+    ) -> str:
+        """The text format of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats); ``kernels_s`` are the seconds of
+        each kernel of a step."""
         name = "ipfs_accelerate_web"
         with self._lock:
             lines = [f"# TYPE {name}_inference_seconds histogram"]
@@ -97,6 +101,9 @@ class Metrics:
         for gauge, value in gauges.items():
             if value is not None:
                 lines += [f"# TYPE {name}_{gauge} gauge", f"{name}_{gauge}{_labels(labels)} {value:.9g}"]
+        if kernels_s:
+            lines.append(f"# TYPE {name}_kernel_seconds gauge")
+            lines += [f"{name}_kernel_seconds{_labels(labels, kernel=which)} {value:.9g}" for which, value in kernels_s.items()]
         return "\n".join(lines) + "\n"
 
     def chrome_trace(self, provenance: str) -> str:

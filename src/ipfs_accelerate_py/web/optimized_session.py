@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
-from ..errors import UnavailableError
 from ..models.prepared import Manifest
 from ..platforms.base import OpenOptions, Sample
 from ..spec import Workload
 from . import protocol
 from .browsers import Browser
-from .chunks import CHUNK_BYTES, chunk_spec
+from .chunks import CHUNK_BYTES
 from .page_session import LIMITS_S, Page, _generation, graph_spec
-from .profiles import KeptProfile, kept_profile
-from .protocol import AudioSpec, Message, ModelProgress, Optimizations, Provider, RecordedPipeline
-from .remembered import pipeline_key, recorded_pipelines, remember_numbers, remember_pipelines, tuned_numbers
+from .profiles import model_key
+from .protocol import AudioSpec, Message, ModelProgress, Provider, RecordedPipeline
+from .remembered import pipeline_key, recorded_pipelines, remember_pipelines, remember_trial
 from .shaped_link import Wrapper, kept_runtime
-from .site import STATIC
 from .skeleton import skeleton
-
-CLOSE_WAIT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Switches:
-    """All off is the usual way.
-
-    ``precompilation``: shaders compile before the first inference: all at once from the beginning with ``pipelines`` of an earlier session;
-    otherwise with ``parallel_loading`` while the weights still arrive; otherwise by a first pass at the end of loading.
-    ``gpu_audio``: the audio front end as compute shaders.
-    ``parallel_loading``: chunks at once, each checked; sessions are created as soon as theirs are there; the runtime comes compressed.
-    ``readback``: ``woken`` makes Firefox look for finished work at once; ``auto`` tries on the adapter what is faster.
-    ``keep``: a profile that stays, with the model's chunks and the compiled shaders in it.
-    """
-
-    precompilation: bool = False
-    gpu_audio: bool = False
-    parallel_loading: bool = False
-    readback: Literal["plain", "woken", "auto"] = "plain"
-    keep: bool = False
+from .switches import Switches, build, optimizations
 
 
 @dataclass(frozen=True)
@@ -99,7 +73,7 @@ class OptimizedSession:
             "generation": asdict(generation) if generation else None,
         }
         digests = [digest for graph in manifest.graphs.values() for digest in graph.sha256]
-        self._pipeline_key = pipeline_key(browser, adapter, _build(), digests, shapes)
+        self._pipeline_key = pipeline_key(browser, adapter, build(), digests, shapes)
         if pipelines is None:
             pipelines = recorded_pipelines(self._pipeline_key) if switches.precompilation else ()
         self._record = switches.precompilation and not pipelines
@@ -109,15 +83,17 @@ class OptimizedSession:
                 made = skeleton(options.folder, graph)
                 graphs[f"skeleton:{name}"] = graph_spec(made.graph)
                 zero_bytes[name] = made.zero_bytes
-        optimizations = Optimizations(
-            **asdict(switches),
+        chosen = optimizations(
+            switches,
+            browser,
+            options.folder,
+            manifest.graphs,
+            pipelines=pipelines,
             audio=audio.spec if audio else None,
             sample_rate=audio.sample_rate if audio else 0,
-            chunks=chunk_spec(options.folder, manifest.graphs, chunk_bytes) if switches.parallel_loading else None,
             zero_bytes=zero_bytes,
-            runtime_query=f"?v={_build()[:16]}&gzip" if switches.parallel_loading else "",
-            tuned=tuned_numbers(browser) if tuned is None else tuned,
-            pipelines=tuple(pipelines) if switches.precompilation else (),
+            tuned=tuned,
+            chunk_bytes=chunk_bytes,
         )
         self._message = protocol.Open(
             provider=provider,
@@ -129,33 +105,14 @@ class OptimizedSession:
             dimensions=manifest.dimensions,
             graphs=graphs,
             generation=generation,
-            optimizations=optimizations,
+            optimizations=chosen,
         )
         self._inputs = {**(options.inputs or {}), **(audio.tensors() if audio else {})}
-        self._stack = ExitStack()
-        self._profile: KeptProfile | None = None
-        try:
-            if switches.keep:
-                model = "-".join(sorted(graph.sha256[0][:12] for graph in manifest.graphs.values()))
-                self._profile = self._stack.enter_context(kept_profile(browser, model))
-            self.started_ns = time.monotonic_ns()
-            self._page = self._open(
-                browser, options.folder, [name for graph in graphs.values() for name in graph.files], link, adapter
-            )
-        except BaseException:
-            self._stack.close()
-            raise
-
-    def _open(self, browser: Browser, folder: Path, files: Sequence[str], link: Wrapper | None, adapter: str) -> Page:
         wrap: Wrapper = kept_runtime if link is None else lambda application: link(kept_runtime(application))
-        kept = self._profile
-        page = Page(
-            browser, folder=folder, files=files, adapter=adapter, wrap=wrap,
-            profile=kept.profile if kept else None, port=kept.port if kept else 0,
-        )  # fmt: skip
-        if kept:
-            kept.remember_port(int(page.bridge.host.rpartition(":")[2]))
-        return page
+        files = [name for graph in graphs.values() for name in graph.files]
+        keep = model_key(manifest.graphs) if switches.keep else None
+        self.started_ns = time.monotonic_ns()
+        self._page = Page(browser, folder=options.folder, files=files, adapter=adapter, wrap=wrap, keep=keep)
 
     def __enter__(self) -> OptimizedSession:
         return self
@@ -166,7 +123,7 @@ class OptimizedSession:
     @property
     def profile(self) -> str:
         """``fresh``, ``kept, first start`` or ``kept, started before``."""
-        return "fresh" if self._profile is None else f"kept, {'first start' if self._profile.fresh else 'started before'}"
+        return self._page.profile
 
     def prepare(self, on_progress: Callable[[ModelProgress], None] | None = None) -> dict[str, Any]:
         """Load, compile and whatever the switches add. The report: ``marks_ms`` since navigation, ``loading``, ``pipelines``, ...
@@ -177,9 +134,7 @@ class OptimizedSession:
         self._page.ask(self._message, protocol.Opened, "open", limit_s, self._inputs)
         heard = cast(Callable[[Message], None] | None, on_progress)
         report = self._page.ask(protocol.Prepare(), protocol.Facts, "preparing", limit_s, on_event=heard)[0].facts
-        trial = report["readback"]
-        if trial and trial["plain_ns"]:
-            remember_numbers(self._browser, {f"{report['adapter_key']}|readback": int(trial["readback"] == "woken")})
+        remember_trial(self._browser, report)
         return {**report, "profile": self.profile}
 
     def first(self) -> tuple[Sample, dict[str, np.ndarray]]:
@@ -211,21 +166,7 @@ class OptimizedSession:
         self._page.ask(protocol.LoseDevice(), protocol.Done, "losing the device", self._limit_s("default"))
 
     def close(self) -> None:
-        with self._stack:  # the profile is free again whatever happens
-            try:
-                if self._profile is not None:
-                    self._end_politely()
-            finally:
-                self._page.close()
-
-    def _end_politely(self) -> None:
-        """A browser that is killed loses what it has not written yet, and a kept profile is there for just that."""
-        process = self._page.process
-        if process.poll() is not None:  # its number may be another's by now
-            return
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
-        process.wait(CLOSE_WAIT_S)
+        self._page.close()
 
     def _limit_s(self, phase: str) -> float:
         return self._limits_s.get(phase) or self._limits_s.get("default") or LIMITS_S["default"]
@@ -260,10 +201,3 @@ def warm_up_report(report: dict[str, Any]) -> dict[str, Any]:
         "before_the_weights": pipelines["before_the_weights"],
         "profile": report["profile"],
     }
-
-
-def _build() -> str:
-    stamp = STATIC / "BUILD"
-    if not stamp.is_file():
-        raise UnavailableError("The browser runtime is not built.", "Run: npm ci && npm run build in the folder browser.")
-    return stamp.read_text().strip()

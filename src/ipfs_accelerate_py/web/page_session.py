@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -17,6 +20,7 @@ from . import protocol
 from .bridge import Bridge, Disconnected
 from .browser_process import BrowserProcess, start_browser
 from .browsers import Browser
+from .profiles import kept_profile
 from .protocol import Message, Provider
 
 START_LIMIT_S = 60.0
@@ -28,6 +32,7 @@ ENGINE_PROVIDERS: Mapping[str, str] = {
     "webgpu": "WebGpuExecutionProvider",
     "webnn": "WebNNExecutionProvider",
 }
+CLOSE_WAIT_S = 5.0  # of a browser that is asked to end
 _EXIT_WAIT_S = 2.0
 _LOG_WAIT_S = 0.5
 
@@ -35,10 +40,10 @@ Reply = TypeVar("Reply", bound=Message)
 
 
 class Page:
-    """The runtime's page in a fresh profile of ``browser``; a context manager. Raises LaunchError (browser_start) if it stays away.
+    """The runtime's page in a fresh profile of ``browser``, or with ``keep`` in the kept one of that name (see profiles.py); a context
+    manager. Raises LaunchError (browser_start) if it stays away, UserError where another process uses the kept profile.
 
-    ``folder``, ``files``, ``allow_eval``, ``port`` and ``wrap`` are those of Bridge, ``profile``, ``adapter`` and ``extra_flags`` those of
-    ``start_browser``.
+    ``folder``, ``files``, ``allow_eval`` and ``wrap`` are those of Bridge, ``adapter`` and ``extra_flags`` those of ``start_browser``.
     """
 
     def __init__(
@@ -50,24 +55,23 @@ class Page:
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
         allow_eval: bool = False,
-        profile: Path | None = None,
-        port: int = 0,
+        keep: str | None = None,
         wrap: Callable[[Any], Any] = lambda application: application,
     ) -> None:
         self.browser = browser
-        self.bridge = Bridge(folder, files, allow_eval=allow_eval, port=port, wrap=wrap).__enter__()
-        try:
+        with ExitStack() as opened:  # nothing that was started may stay where this fails: a full disk, say, is no LaunchError
+            self._kept = opened.enter_context(kept_profile(browser, keep)) if keep is not None else None
+            port = self._kept.port if self._kept else 0
+            self.bridge = opened.enter_context(Bridge(folder, files, allow_eval=allow_eval, port=port, wrap=wrap))
+            profile = self._kept.profile if self._kept else None
             self.process: BrowserProcess = start_browser(
                 browser, self.bridge.url, profile=profile, adapter=adapter, extra_flags=extra_flags
             )
-        except BaseException:  # a full disk, say, is no LaunchError
-            self.bridge.close()
-            raise
-        try:
+            opened.callback(self.process.stop)
             self._await_connection()
-        except BaseException:  # nothing that was started may stay, whatever ended the wait
-            self.close()
-            raise
+            if self._kept:
+                self._kept.remember_port(int(self.bridge.host.rpartition(":")[2]))
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Page:
         return self
@@ -125,9 +129,23 @@ class Page:
             "browser_crashed", f"{told} {name} still runs: its content process died (out of memory, or a crash)."
         )
 
+    @property
+    def profile(self) -> str:
+        """``fresh``, ``kept, first start`` or ``kept, started before``."""
+        return "fresh" if self._kept is None else f"kept, {'first start' if self._kept.fresh else 'started before'}"
+
+    @property
+    def kept(self) -> bool:
+        return self._kept is not None
+
     def close(self) -> None:
-        self.process.stop()
-        self.bridge.close()
+        """Safe to call again. The kept profile is free again whatever happens."""
+        with self._opened:
+            if self._kept and self.bridge.broken is None and self.process.poll() is None:  # else its number may be another's
+                # A browser that is killed loses what it has not written yet, and a kept profile is there for just that.
+                with suppress(ProcessLookupError):
+                    os.kill(self.process.pid, signal.SIGTERM)
+                self.process.wait(CLOSE_WAIT_S)
 
 
 class PageSession(RemoteSession):

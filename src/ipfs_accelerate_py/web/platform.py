@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from . import requests
+from . import performance, requests
 from .attach import AttachedPage
 from .bridge import LOOPBACK
 from .browsers import Browser
@@ -100,7 +100,7 @@ class UnifiedWebPlatform:
             browsers = (Browser(ATTACH, "a browser that a person opens", "unknown", "unknown", Path()),)
         else:
             browsers = candidates(browser, platform)
-            self._host = PageHost(self.config.adapter)
+            self._host = PageHost(self.config.adapter, keep=self.model.profile_name if self.config.keep_profile else None)
         self._browsers = browsers
         self.runner = Runner(
             self.model,
@@ -129,7 +129,7 @@ class UnifiedWebPlatform:
         """
         threading.Thread(target=self._import_early, daemon=True).start()
         opened = self.runner.open(on_progress)
-        if self.config.use_shader_precompilation and opened.plan.platform == "webgpu" and opened.live:
+        if opened.choices["precompilation"].on and not opened.served.compiled_ahead:
             requests.warm_up(self, 1)
         return self.get_performance_metrics()["loading"]
 
@@ -190,11 +190,26 @@ class UnifiedWebPlatform:
 
     def get_performance_metrics(self) -> dict[str, Any]:
         """The times and sizes of this object so far; what is not known yet, or never here, is None. ``docs/web-platform.md`` lists them."""
-        return requests.performance_metrics(self)
+        return performance.performance_metrics(self)
 
     def get_feature_usage(self) -> dict[str, Any]:
         """What is in use now, by what really opened; empty before that."""
-        return requests.feature_usage(self)
+        return performance.feature_usage(self)
+
+    def profile_kernels(self, context_length: int = 128) -> dict[str, Any]:
+        """Milliseconds of each kernel of a decoding step at that many tokens, by the GPU's own clock; also in ``get_performance_metrics``
+        and at ``/metrics`` from then on.
+
+        ``step`` has ``label, dispatches, ms`` (median over ``rounds``) and for matrix-vector products the ``bytes`` that they read; None
+        with the ``reason`` where the engine or the adapter cannot time kernels. The cache of keys and values is empty afterwards.
+        """
+        if isinstance(context_length, bool) or not isinstance(context_length, int) or context_length < 1:
+            raise ConfigurationError(
+                f"context_length is a whole number of tokens above 0, not {context_length!r}.",
+                details={"rule": "context_length"},
+            )
+        self.metrics.kernels = self.runner.execute(lambda opened: performance.kernels(opened, context_length), 1)
+        return self.metrics.kernels
 
     def serve_metrics(self) -> str:
         """Serve Prometheus' text at the returned address, and a trace beside it at ``/trace.json``: for this machine's programs only."""
@@ -203,7 +218,7 @@ class UnifiedWebPlatform:
         if live is None:
             raise ConfigurationError("A simulation has no server that could show its metrics.", details={"rule": "simulation"})
         bridge = live.page.bridge
-        bridge.site.texts["metrics"] = lambda: (requests.prometheus(self), "text/plain; version=0.0.4")
+        bridge.site.texts["metrics"] = lambda: (performance.prometheus(self), "text/plain; version=0.0.4")
         bridge.site.texts["trace.json"] = lambda: (self.metrics.chrome_trace(self.runner.provenance), "application/json")
         return f"{bridge.origin}/metrics"
 

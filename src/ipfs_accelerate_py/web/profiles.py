@@ -13,12 +13,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError, nearest
+from ..models.prepared import Graph
 from ..paths import cache_folder
 from ..store.lock import LockedError, exclusive
 from .browsers import Browser
@@ -78,6 +79,11 @@ def kept_profile(browser: Browser, model: str, limit_bytes: int = LIMIT_BYTES) -
         yield KeptProfile(name, folder, int(port.read_text()) if port.is_file() else 0, not port.is_file())
         os.utime(folder)
         trim(limit_bytes, spare=name)
+
+
+def model_key(graphs: Mapping[str, Graph]) -> str:
+    """Tells the model of these graphs apart, by what its files hold."""
+    return "-".join(sorted(graph.sha256[0][:12] for graph in graphs.values()))
 
 
 def entries() -> list[Entry]:

@@ -239,7 +239,7 @@ class LanguageModelMessage(Message):
 @dataclass(frozen=True, kw_only=True)
 class LoadLanguageModel(LanguageModelMessage):
     """Get a device, make the buffers and begin to compile. ``folder`` is what the files' address has between ``model/`` and their name.
-    Answer: Facts."""
+    With ``keep`` files whose digest is stated stay in the browser's cache. Answer: Facts."""
 
     decoder: DecoderSpec
     engine: EngineSpec
@@ -249,6 +249,7 @@ class LoadLanguageModel(LanguageModelMessage):
     folder: str
     power_preference: Literal["low-power", "high-performance"] | None
     software_adapter: bool
+    keep: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +321,17 @@ class TimeCopies(LanguageModelMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProfileDecoding(LanguageModelMessage):
+    """Time the kernels of a decoding step at a context of ``length`` tokens by the GPU's own clock, each over all layers. With ``shapes``
+    (workgroup size, lanes of a row, rows of a team) every matrix-vector product in each of them. What the cache held is forgotten.
+    ``budget_ms`` bounds the search. Answer: Facts."""
+
+    length: int
+    shapes: tuple[tuple[int, ...], ...]
+    budget_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunKernel(LanguageModelMessage):
     """Run one kernel of engines/wgsl, ``repeats`` times one after the other, on the message's tensors, which are bound by their names
     ``group.binding``, and return those in ``outputs``: for tests and benchmarks. Answer: Facts with the outputs, as uint8."""
@@ -351,7 +363,9 @@ class AudioFeatures(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordPipelines(Message):
-    """The compute pipelines that were made so far, as RecordedPipeline, for the next start."""
+    """The compute pipelines that were made so far, as RecordedPipeline, for the next start; ``model`` names a served one."""
+
+    model: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,8 +401,8 @@ class Tune(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class OpenModel(Message):
-    """Fetch, check and compile a model; ModelProgress comes meanwhile, ModelOpened at the end. Fields as in Open. With ``parallel``
-    all components are fetched at once, otherwise one after the other."""
+    """Fetch, check and compile a model; ModelProgress comes meanwhile, ModelOpened at the end. Fields as in Open, but for what in
+    ``optimizations`` a first pass is needed for: skeletons, and recordings, which come with each request at the rate of ``audio``."""
 
     model: str
     provider: Provider
@@ -399,7 +413,7 @@ class OpenModel(Message):
     software_adapter: bool
     graphs: dict[str, GraphSpec]
     generation: ServedGeneration | None
-    parallel: bool
+    optimizations: Optimizations = Optimizations()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -524,6 +538,7 @@ LANGUAGE_MODEL_REQUESTS = (
     InspectLanguageModel,
     CloseLanguageModel,
     TimeCopies,
+    ProfileDecoding,
     RunKernel,
 )
 
@@ -540,7 +555,9 @@ class ModelProgress(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOpened(Message):
-    """``facts``: engine_version, threads, device (the adapter's facts; None on wasm)."""
+    """``compile_ns`` is what was left after the last file had come. ``facts``: engine_version, threads, device (the adapter's facts;
+    None on wasm), loading (bytes by where they came from; None where files came whole), ahead_ms of recorded pipelines, readback (the
+    one that is used, and its trial), adapter_key."""
 
     fetch_ns: int
     compile_ns: int

@@ -32,6 +32,13 @@ def remember_numbers(browser: Browser, found: Mapping[str, int]) -> None:
     _write(_tuning(browser), tuned_numbers(browser) | dict(found))
 
 
+def remember_trial(browser: Browser, facts: Mapping[str, Any]) -> None:
+    """The outcome of the trial of readbacks in what a page tells of its start, where it made one."""
+    trial = facts["readback"]
+    if trial and trial["plain_ns"]:
+        remember_numbers(browser, {f"{facts['adapter_key']}|readback": int(trial["readback"] == "woken")})
+
+
 def pipeline_key(browser: Browser, adapter: str, build: str, files: Sequence[str], message: Mapping[str, Any]) -> str:
     """Identity of what decides a model's pipelines: browser version, kind of adapter, our runtime's build, the files and their shapes."""
     parts = {name: message[name] for name in ("provider", "precision", "dimensions", "generation")}

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..models.processing.audio import example_waves
+from .audio_front_end import IN_PAGE
 from .errors import ModelError, WebRuntimeError
 from .resumed import ResumableAnswer
 from .runner import Opened
-from .served_model import Run
-from .web_model import ENGINE
+from .served_model import Run, ServedModel
 
 if TYPE_CHECKING:
+    from ..models.processing.processor import Preprocessed
     from .platform import UnifiedWebPlatform
 
 CACHE_STEP = 64  # caches of few different sizes: zeros for one are kept in the page
 WARM_UP_TOKENS = 8
+WARM_UP_S, WARM_UP_RATE = 1.0, 16_000  # of the recording, for models that take one
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Token:
 
 def run_inference(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_new_tokens: int | None) -> dict[str, Any]:
     started = time.perf_counter()
-    preprocessed = platform.model.preprocess(inputs)
+    preprocessed = _preprocessed(platform, inputs)
     wanted, notes = _new_tokens(platform, preprocessed.arrays, max_new_tokens)
     ready = time.perf_counter()
     rows = _rows(preprocessed.arrays)
-    work = Work(platform, preprocessed.arrays, wanted)
+    work = Work(platform, preprocessed.arrays, wanted, inputs=inputs)
     opened, runs = platform.runner.execute(lambda opened: (opened, work.passes(opened)), rows)
     ran = time.perf_counter()
     outputs = _joined([run.outputs for run in runs], platform.model.end_tokens if wanted else ())
@@ -76,20 +79,27 @@ def stream(platform: UnifiedWebPlatform, inputs: Mapping[str, Any], max_new_toke
         raise ModelError(f"{platform.model.model_class.name} models do not generate tokens: use run_inference.")
     if any(isinstance(value, list) and len(value) != 1 for value in inputs.values()):
         raise ModelError("A stream takes one input at a time: give a value, or use run_inference for a batch.")
-    preprocessed = platform.model.preprocess(inputs)
+    preprocessed = _preprocessed(platform, inputs)
     wanted, _ = _new_tokens(platform, preprocessed.arrays, max_new_tokens)
     assert wanted is not None
-    return _stream(platform, preprocessed.arrays, wanted)
+    return _stream(platform, inputs, preprocessed.arrays, wanted)
 
 
-def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], wanted: int) -> Iterator[Token]:
+def _preprocessed(platform: UnifiedWebPlatform, inputs: Mapping[str, Any]) -> Preprocessed:
+    """As the open model takes them; where none is open yet, with the features, which every model takes."""
+    opened = platform.runner.opened
+    return platform.model.preprocess(inputs, opened is not None and opened.served.takes_recordings)
+
+
+def _stream(
+    platform: UnifiedWebPlatform, inputs: Mapping[str, Any], arrays: Mapping[str, np.ndarray], wanted: int
+) -> Iterator[Token]:
     arrived: queue.SimpleQueue[tuple[int, int] | BaseException | None] = queue.SimpleQueue()
     ended = threading.Event()
 
     def work() -> None:
         try:
             for row in range(_rows(arrays)):  # the chunks of a long recording, one after the other
-                one = {name: array[row : row + 1] for name, array in arrays.items()}
                 told: list[int] = []
 
                 def on_token(index: int, ids: Sequence[int], ns: int, told: list[int] = told) -> bool:
@@ -103,7 +113,8 @@ def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], want
                         arrived.put((ids[0], ns))
                     return ended.is_set()
 
-                runs = platform.runner.execute(Work(platform, one, wanted, on_token).passes, 1)
+                one = Work(platform, arrays, wanted, on_token, inputs, row)
+                runs = platform.runner.execute(one.passes, 1)
                 platform.metrics.inferred(sum(run.ns for run in runs) / 1e6)
                 if ended.is_set():
                     break
@@ -134,21 +145,25 @@ def _stream(platform: UnifiedWebPlatform, arrays: Mapping[str, np.ndarray], want
 @dataclass
 class Work:
     """One request on whatever model is open: as many passes as the plan's batch size makes of its rows. Called again after a recovery, it
-    goes on with what is known where the engine can, and begins anew where it cannot."""
+    goes on with what is known where the engine can, and begins anew where it cannot. ``row`` is the one of the arrays that is asked
+    for, None for all. ``inputs`` are what they were made of: one model takes recordings where another takes their features."""
 
     platform: UnifiedWebPlatform
     arrays: Mapping[str, np.ndarray]
     new_tokens: int | None
     on_token: Any = None
+    inputs: Mapping[str, Any] | None = None
+    row: int | None = None
     _answers: dict[tuple[int, str, str], ResumableAnswer] = field(default_factory=dict)  # by row, engine and precision
 
     def passes(self, opened: Opened) -> list[Run]:
         served = opened.served
-        rows, most = _rows(self.arrays), min(opened.plan.batch_size, served.most_rows or opened.plan.batch_size)
+        arrays = self._fitting(served)
+        rows, most = _rows(arrays), min(opened.plan.batch_size, served.most_rows or opened.plan.batch_size)
         limit_s = 2 * self.platform.timeout_s  # one more may be before it in the page
         runs = []
         for first in range(0, rows, most):
-            part = {name: array[first : first + most] for name, array in self.arrays.items()}
+            part = {name: array[first : first + most] for name, array in arrays.items()}
             if self.new_tokens is None:
                 runs.append(served.infer(part, limit_s))
                 continue
@@ -169,11 +184,19 @@ class Work:
                 runs.append(served.decode(part, new, cache, limit_s, listen))
         return runs
 
+    def _fitting(self, served: ServedModel) -> dict[str, np.ndarray]:
+        if self.inputs is not None and served.takes_recordings != ("samples" in self.arrays):
+            self.arrays = self.platform.model.preprocess(self.inputs, served.takes_recordings).arrays
+        wanted = slice(None) if self.row is None else slice(self.row, self.row + 1)
+        return {name: array[wanted] for name, array in self.arrays.items()}
+
 
 def warm_up(platform: UnifiedWebPlatform, passes: int) -> dict[str, Any]:
     model = platform.model
     arrays = model.model_class.inputs(model.config, 1, WARM_UP_TOKENS if model.model_class.default_sequence_length else None, 0)
-    work = Work(platform, arrays, 2 if model.generates else None)
+    heard = {"audio": (example_waves(1, WARM_UP_S, WARM_UP_RATE, 0)[0], WARM_UP_RATE), "text": "a tone"}
+    inputs = {name: heard[name] for name in model.model_class.raw_inputs} if model.model_class.name in IN_PAGE else None
+    work = Work(platform, arrays, 2 if model.generates else None, inputs=inputs)
     times = []
     for _ in range(passes):
         runs = platform.runner.execute(work.passes, 1)
@@ -206,78 +229,6 @@ def metadata(platform: UnifiedWebPlatform, opened: Opened) -> dict[str, Any]:
         "provenance": opened.served.provenance,
         "degradations": [step.to_dict() for step in platform.runner.degradations],
     }
-
-
-def feature_usage(platform: UnifiedWebPlatform) -> dict[str, Any]:
-    opened = platform.runner.opened
-    if opened is None:
-        return {}
-    device = opened.served.facts.get("device") or {}
-    webgpu = opened.plan.platform == "webgpu" and opened.live is not None
-    return {
-        "platform": opened.plan.platform,
-        "engine": opened.served.engine,
-        "precision": opened.plan.precision,
-        "bits_per_weight": opened.served.bits_per_weight,
-        "threads": opened.served.facts.get("threads"),
-        "compute_shaders": webgpu,
-        "adapter_features": device.get("features_used", []),
-        "shader_precompilation": webgpu and platform.config.use_shader_precompilation,
-        # The WGSL engine compiles while its files come, one after the other.
-        "parallel_loading": platform.config.enable_parallel_loading and opened.served.engine == ENGINE,
-        "kv_cache": platform.model.generates,
-        "kv_cache_bits": opened.served.kv_cache_bits,
-        "context_length": opened.served.context_length,
-        "model_sharding": False,
-    }
-
-
-def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
-    from ..measure.memory import tree_memory
-
-    opened = platform.runner.opened
-    loading = opened.served.loading if opened else None
-    live = opened.live if opened and opened.live and opened.live.healthy else None
-    page_memory = opened.served.memory() if opened and live else {}
-    device = (opened.served.facts.get("device") or {}) if opened else {}
-    tree = tree_memory(live.page.process.process_ids()) if live else None
-    held = tree.proportional_bytes if tree and tree.processes else None
-    traffic = live.page.bridge.traffic if live else None
-    return {
-        **platform.metrics.times(),
-        "provenance": opened.served.provenance if opened else None,
-        "memory_usage_mb": held / 1e6 if held is not None else None,
-        "memory": {"browser_processes_bytes": held, **{key: page_memory.get(key) for key in ("gpu_buffer_bytes", "gpu_buffer_peak_bytes")}},
-        "loading": {
-            "provenance": platform.runner.provenance,
-            "fetch_ms": loading.fetch_ms if loading else None,
-            "upload_ms": loading.upload_ms if loading else None,
-            "compile_ms": loading.compile_ms if loading else None,
-            "bytes": loading.bytes if loading else None,
-        },
-        "shaders": page_memory.get("shaders") or {"count": None, "compiled_ms": None, "cache": None},
-        "bridge": {
-            "bytes_sent": traffic.bytes_sent if traffic else None,
-            "bytes_received": traffic.bytes_received if traffic else None,
-        },
-        "failures": {which: count for (what, which), count in platform.metrics.counts.items() if what == "failures"},
-        "recoveries": {which: count for (what, which), count in platform.metrics.counts.items() if what == "recoveries"},
-        "adapter": device.get("description") or device.get("architecture"),
-        "feature_usage": feature_usage(platform),
-    }  # fmt: skip
-
-
-def prometheus(platform: UnifiedWebPlatform) -> str:
-    opened = platform.runner.opened
-    live = opened.live if opened else None
-    traffic = live.page.bridge.traffic if live else None
-    labels = {"model": platform.model.name, "platform": platform.runner.plan.platform, "browser": platform.runner.plan.browser}
-    gauges = {
-        "bridge_sent_bytes": traffic.bytes_sent if traffic else None,
-        "bridge_received_bytes": traffic.bytes_received if traffic else None,
-        "initialization_seconds": platform.metrics.initialization_ms and platform.metrics.initialization_ms / 1e3,
-    }
-    return platform.metrics.prometheus(labels, gauges)
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -14,6 +14,7 @@ from ..errors import LaunchError
 from ..platforms.browser_platform import BrowserPlatform
 from ..platforms.registry import platform as registered
 from .browsers import Browser
+from .choices import Choice, Place, choose_here, simulated_choices, switches_of, wgsl_choices
 from .configuration import Configuration
 from .errors import ShardingError, WebPlatformError, WebRuntimeError, from_launch_error
 from .host import LivePage, PageHost, best_platform, missing
@@ -38,6 +39,7 @@ class Opened:
     served: ServedModel
     plan: Plan
     live: LivePage | None  # None in a simulation
+    choices: Mapping[str, Choice]  # by the names of Switches
 
 
 class Runner:
@@ -150,7 +152,7 @@ class Runner:
         precision = "float32" if self.plan.precision == "auto" else self.plan.precision
         self.plan = replace(self.plan, platform=platform, precision=precision)
         request = OpenRequest(self._model, platform, precision, self._config.threads)  # type: ignore[arg-type]
-        return Opened(SimulatedModel(request, on_progress), self.plan, None)
+        return Opened(SimulatedModel(request, on_progress), self.plan, None, simulated_choices())
 
     def _open_in_page(self, on_progress: OnProgress) -> Opened:
         assert self._host is not None
@@ -162,25 +164,33 @@ class Runner:
         platform = registered(self.plan.platform)
         assert isinstance(platform, BrowserPlatform)
         software = self._config.adapter == "software" and self.plan.platform == "webgpu"
+        engine = self._engine(self.plan)
+        choices = wgsl_choices(self._config, live.page.kept) if engine == WGSL else self._choices(live)
         request = OpenRequest(
             self._model,
             self.plan.platform,  # type: ignore[arg-type]
             self.plan.precision,
             self._config.threads,
-            self._config.enable_parallel_loading,
+            switches_of(choices),
             self._timeout_s,
             platform.session_options("software" if software else "default"),
             self.plan.context_length,
             self._config.kv_cache_bits,
             self._config.memory_threshold_mb,
         )
-        if self._engine(self.plan) == WGSL:
-            return Opened(LowBitModel(live.page, request, on_progress), self.plan, live)
+        if engine == WGSL:
+            return Opened(LowBitModel(live.page, request, on_progress), self.plan, live, choices)
         folder, graphs = self._model.graphs(self.plan.precision, lambda step: None)
         check_threshold(graphs, self._config.memory_threshold_mb, self.plan.precision)
         if self.plan.platform == "webgpu":
             check_adapter(folder, graphs, live.facts.get("webgpu", {}).get("limits"))
-        return Opened(PageModel(live.page, f"model-{next(_names)}", request, on_progress), self.plan, live)
+        served = PageModel(live.page, f"model-{next(_names)}", request, on_progress)
+        return Opened(served, self.plan, live, choices)
+
+    def _choices(self, live: LivePage) -> dict[str, Choice]:
+        plan = self.plan
+        place = Place(plan.platform, live.key, live.facts.get("webgpu"), plan.precision, live.page.kept)
+        return choose_here(self._config, self._model.model_class, place)
 
     def _engine(self, plan: Plan) -> str:
         return self._model.engine(plan.platform, plan.precision)

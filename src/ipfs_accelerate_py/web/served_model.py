@@ -16,6 +16,8 @@ from ..models.prepared import Graph
 from . import protocol
 from .page_session import Page, graph_spec
 from .protocol import DecodedToken, Message, ModelProgress, Provider
+from .remembered import pipeline_key, recorded_pipelines, remember_pipelines, remember_trial
+from .switches import Switches, build, optimizations
 from .web_model import ENGINE, WebModel
 
 Arrays = Mapping[str, np.ndarray]
@@ -35,13 +37,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loading:
-    """What opening took, by the page's clock; ``fetch_ms`` includes the check of each file. ``upload_ms`` is None where the engine does
-    not tell it from compiling."""
+    """What opening took, by the page's clock; ``fetch_ms`` includes the check of each file, ``compile_ms`` is what was left to do then.
+    ``upload_ms`` is None where the engine does not tell it from compiling. ``bytes`` of the model; of them ``bytes_fetched`` came from
+    the server and ``bytes_from_cache`` were kept by the browser (more where chunks came twice)."""
 
     fetch_ms: float
     compile_ms: float
     bytes: int
     upload_ms: float | None = None
+    bytes_fetched: int | None = None
+    bytes_from_cache: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class ServedModel(ABC):
     loading: Loading
     most_rows: int | None = None  # in one pass; None: as many as fit
     context_length: int | None = None  # tokens that its cache was made for; None: it grows with the request
+    takes_recordings = False  # in place of their features, see WebModel.preprocess
+    compiled_ahead = 0  # pipelines that an earlier start recorded
     resumes = False  # it goes on from the tokens of an answer that another of its kind began
     bits_per_weight: float | None = None  # scales, zeros and norms included; None where that was not counted
     kv_cache_bits: int | None = None  # of keys and of values; None for a model that has no cache
@@ -82,6 +89,9 @@ class ServedModel(ABC):
     def close(self) -> None: ...
 
 
+OFF = Switches()
+
+
 @dataclass(frozen=True)
 class OpenRequest:
     """What is opened, and how."""
@@ -90,7 +100,7 @@ class OpenRequest:
     platform: Provider
     precision: str
     threads: int | None = None
-    parallel: bool = True
+    switches: Switches = OFF
     limit_s: float = 300.0
     device: Mapping[str, Any] = field(default_factory=dict)  # device_type, power_preference, software_adapter
     # Of the WGSL engine, which makes its cache when it opens:
@@ -110,9 +120,22 @@ class PageModel(ServedModel):
         folder, graphs = model.graphs(request.precision, lambda step: on_progress(Progress(step, "prepare")))
         self._dtypes = {name: _dtypes(graph) for name, graph in graphs.items()}
         self._page, self._name, self._limit_s = page, name, request.limit_s
+        switches = request.switches
+        self.takes_recordings = switches.gpu_audio
         self._ends = model.end_tokens if model.generates else ()
         self._prefix = page.bridge.site.share(folder, [name for graph in graphs.values() for name in graph.files])
         generation = model.generation(request.precision)
+        digests = [digest for graph in graphs.values() for digest in graph.sha256]
+        shapes = {
+            "provider": request.platform,
+            "precision": request.precision,
+            "dimensions": "any",
+            "generation": model.generates,
+        }
+        adapter = "software" if request.device.get("software_adapter") else "auto"
+        self._pipeline_key = pipeline_key(page.browser, adapter, build(), digests, shapes)
+        pipelines = recorded_pipelines(self._pipeline_key) if switches.precompilation else ()
+        self._record = switches.precompilation and not pipelines
         self.kv_cache_bits = np.dtype(generation.cache_dtype).itemsize * 8 if generation else None
         message = protocol.OpenModel(
             model=name,
@@ -121,7 +144,14 @@ class PageModel(ServedModel):
             threads=request.threads,
             graphs={key: graph_spec(graph, self._prefix) for key, graph in graphs.items()},
             generation=protocol.ServedGeneration(generation.cache_dtype, generation.start_token_ids) if generation else None,
-            parallel=request.parallel,
+            optimizations=optimizations(
+                switches,
+                page.browser,
+                folder,
+                graphs,
+                pipelines=pipelines,
+                audio=model.audio_spec() if switches.gpu_audio else None,
+            ),
             **{"device_type": "gpu", "power_preference": None, "software_adapter": False, **request.device},
         )
 
@@ -135,12 +165,22 @@ class PageModel(ServedModel):
             page.bridge.site.withdraw(self._prefix)
             raise
         self.facts = opened.facts
+        self.compiled_ahead = len(opened.facts["ahead_ms"])
         size = sum(graph.bytes for graph in graphs.values())
-        self.loading = Loading(opened.fetch_ns / 1e6, opened.compile_ns / 1e6, size)
+        came = opened.facts["loading"] or {"bytes_fetched": size, "bytes_from_cache": 0}
+        self.loading = Loading(
+            opened.fetch_ns / 1e6,
+            opened.compile_ns / 1e6,
+            size,
+            bytes_fetched=came["bytes_fetched"],
+            bytes_from_cache=came["bytes_from_cache"],
+        )
+        remember_trial(page.browser, opened.facts)
 
     def infer(self, arrays: Arrays, limit_s: float) -> Run:
         message = protocol.Infer(model=self._name)
         reply, outputs = self._page.ask(message, protocol.Inferred, "inference", limit_s, self._cast(arrays))
+        self._remember_pipelines()
         return Run(outputs, reply.ns)
 
     def decode(self, arrays: Arrays, new_tokens: int, cache_tokens: int, limit_s: float, on_token: OnToken) -> Run:
@@ -156,6 +196,7 @@ class PageModel(ServedModel):
                 bridge.post(protocol.CancelRequest(request=number))
 
         reply, outputs = self._page.ask(message, protocol.Decoded, "decoding", limit_s, self._cast(arrays), decoded)
+        self._remember_pipelines()
         return Run(outputs, reply.token_ns[-1], reply.token_ns)
 
     def memory(self) -> dict[str, Any]:
@@ -170,10 +211,25 @@ class PageModel(ServedModel):
             self._page.ask(protocol.CloseModel(model=self._name), protocol.Done, "closing", self._limit_s)
         self._page.bridge.site.withdraw(self._prefix)
 
+    def _remember_pipelines(self) -> None:
+        """Those of the first pass are compiled ahead at the next start."""
+        if not self._record:
+            return
+        self._record = False
+        message = protocol.RecordPipelines(model=self._name)
+        facts = self._page.ask(message, protocol.Facts, "recording", self._limit_s)[0].facts
+        if facts["pipelines"]:
+            remember_pipelines(self._pipeline_key, [protocol.RecordedPipeline(**each) for each in facts["pipelines"]])
+
     def _cast(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        """Those that a graph takes, in the dtypes that it asks for."""
+        """Those that a graph takes, in the dtypes that it asks for, and recordings as the page takes them: one after the other."""
         wanted = {name: dtype for dtypes in self._dtypes.values() for name, dtype in dtypes.items()}
-        return {name: np.asarray(array, dtype=wanted[name]) for name, array in arrays.items() if name in wanted}
+        cast = {name: np.asarray(array, dtype=wanted[name]) for name, array in arrays.items() if name in wanted}
+        if "samples" in arrays:
+            lengths = arrays["lengths"]
+            rows = [row[:length] for row, length in zip(arrays["samples"], lengths, strict=True)]
+            cast |= {"samples": np.concatenate(rows), "lengths": lengths}
+        return cast
 
 
 def _dtypes(graph: Graph) -> dict[str, np.dtype]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -40,6 +41,7 @@ class Site:
         # The page gets it with its WebSocket, so only who used up the one-time token can fetch a model.
         self._cookie = f"ipfs_accelerate_{min(hosts).rpartition(':')[2]}"
         self._key = secrets.token_urlsafe(32)
+        self.model_requests = 0  # for a model's files, whole or a range of one
         self.texts: dict[str, Provider] = {}  # what /metrics and the like answer, to loopback only
 
     def share(self, folder: Path, files: Collection[str], prefix: str | None = None) -> str:
@@ -80,6 +82,7 @@ class Site:
         given = request.cookies.get(self._cookie, "")
         if self.for_us(request) and not secrets.compare_digest(given.encode(), self._key.encode()):
             return PlainTextResponse("Model files are for the page that was let in.", 403, headers=self._headers(request))
+        self.model_requests += 1
         return self._file(self._models, request.path_params["name"], request)
 
     def _file(self, files: Mapping[str, Path], name: str, request: Request) -> Response:
@@ -97,7 +100,7 @@ class Site:
             return PlainTextResponse("Only programs of this machine may read this.", 403)
         if name not in self.texts:
             return PlainTextResponse("No such file.", 404)
-        text, media_type = self.texts[name]()
+        text, media_type = await run_in_threadpool(self.texts[name])  # it may ask the page, which this thread serves
         return Response(text, media_type=media_type, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
 
     def _headers(self, request: Request) -> dict[str, str]:

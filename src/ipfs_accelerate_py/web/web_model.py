@@ -21,7 +21,8 @@ from ..quantize.cached import GROUP_SIZE, cached_folder
 from ..quantize.folder import Request
 from ..quantize.sources import open_source
 from ..quantize.stored import read_manifest
-from ..spec import BROWSER_PLATFORMS
+from ..spec import BROWSER_PLATFORMS, identity
+from .audio_front_end import audio_spec
 from .errors import ConfigurationError, ModelError
 from .low_bit_reference import low_bit_folder, low_bit_processing, low_bit_reference
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..models.processing.processor import Preprocessed, Processor
+    from .protocol import AudioSpec
 
 MODEL_TYPES = ("text", "vision", "audio", "multimodal")
 ENGINE = "onnxruntime-web"
@@ -98,6 +100,12 @@ class WebModel:
         self.model_type = model_type
 
     @property
+    def profile_name(self) -> str:
+        """Tells the model's kept browser profile from those of others."""
+        reference = self.reference
+        return f"{self.model_class.name}-{reference.size}-{reference.weights}-{identity(reference.origin)[:8]}"
+
+    @property
     def generates(self) -> bool:
         return self.model_class.default_new_tokens is not None
 
@@ -117,6 +125,19 @@ class WebModel:
         from ..models.processing.processor import Processor
 
         return Processor(self._processing[1], self._vocabulary, self.truncate)
+
+    @functools.cached_property
+    def _recording_processor(self) -> Processor:
+        from ..models.processing.processor import Processor
+
+        return Processor(self._processing[1], self._vocabulary, self.truncate, recordings=True)
+
+    def audio_spec(self) -> AudioSpec:
+        """The front end that the page needs for ``preprocess(..., recordings=True)``; ModelError where it has none like it."""
+        with model_errors(self.name):
+            # Whisper's features follow from its configuration alone, as in models/whisper.py.
+            settings = self.processor.settings({}) if self.model_class.name == "clap" else {}
+            return audio_spec(self.model_class.name, self.config, settings)
 
     @property
     def _vocabulary(self) -> int | None:
@@ -200,13 +221,15 @@ class WebModel:
         others = (name for name in BROWSER_PLATFORMS if name != "webgpu")
         return bits is not None and all(self.unsupported(name, BITS[bits]) is not None for name in others)
 
-    def preprocess(self, inputs: Mapping[str, Any]) -> Preprocessed:
-        """The arrays of the graphs. Raises ModelError for what cannot be used, values that are not finite included."""
+    def preprocess(self, inputs: Mapping[str, Any], recordings: bool = False) -> Preprocessed:
+        """The arrays of the graphs, with ``recordings`` those in place of their features. Raises ModelError for what cannot be used,
+        values that are not finite included."""
         if not isinstance(inputs, Mapping):
             first = self.model_class.raw_inputs[0]
             raise ModelError(f"Inputs are a dictionary such as {{'{first}': ...}}, not {type(inputs).__name__}.")
         with model_errors(self.name):
-            found = self.model_class.preprocess(self.config, inputs, self.processor)
+            processor = self._recording_processor if recordings else self.processor
+            found = self.model_class.preprocess(self.config, inputs, processor)
         for name, array in found.arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ModelError(f"The {name} of the input hold values that are not finite (NaN or infinity): remove them.")

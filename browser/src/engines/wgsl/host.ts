@@ -78,6 +78,8 @@ async function answer(request: LanguageModelRequest, tensors: HostTensors): Prom
       return facts(current().inspect());
     case "TimeCopies":
       return [{ type: "Timed", id, ns: await timeCopies(current().memory, request.bytes, request.repeats) }];
+    case "ProfileDecoding":
+      return facts(await current().profile(request));
     case "RunKernel":
       return [facts({})[0], await runKernel(request, tensors)];
   }

@@ -47,6 +47,7 @@ export function layoutOf({ format, bits, group_size, columns }: MatrixSpec): Lay
       SUB_BLOCK: subBlock,
       SUBS: block / subBlock,
       SUB_QUADS: subBlock / 4,
+      SUB_VEC4S: Math.ceil(subBlock / 16),
       LEVELS: 2 ** width,
       LARGEST_CODE: 2 ** Math.min(width, 8) - 1,
       GROUP_SIZE: quantized ? group_size : padded,

@@ -1,10 +1,11 @@
 // A decoder language model on one device: loading, logits, and the answer that is being generated.
+import { adapterKey } from "../../autotune";
 import { nowNs } from "../../clock";
 import { openGpu, type Device } from "../../devices";
 import { ClassifiedError } from "../../failure";
 import type { HostTensors } from "../../frames";
 import type { Readback } from "../../wake";
-import type { GenerateTokens, LoadLanguageModel, TokenBatch } from "../../protocol";
+import type { GenerateTokens, LoadLanguageModel, ProfileDecoding, TokenBatch } from "../../protocol";
 import { Answer } from "./answer";
 import { Decoder, RESULTS, STATE_BYTES, type Shared } from "./decoder";
 import { float32Tensor } from "./floats";
@@ -12,12 +13,15 @@ import { KeyValueCache } from "./kv_cache";
 import { Memory, read } from "./memory";
 import { Pipelines } from "./pipelines";
 import { Prefill } from "./prefill";
+import { fastest, profile, type ProductTime } from "./profile";
 import { rotaryTable } from "./rotary";
 import { chooseVariant, type Variant } from "./variants";
 import { Weights } from "./weights";
 
 /** Readbacks of 16 bytes that are timed at loading, each way; the better way is kept and its median sets the steps of a submit. */
 const READBACK_TRIALS = 5;
+/** Another shape of a product must gain more than this, or the usual one stays. */
+const LEAST_GAIN = 0.03;
 
 export class LanguageModel {
   readonly memory: Memory;
@@ -46,7 +50,7 @@ export class LanguageModel {
     const { gpu } = device;
     const { decoder, engine } = spec;
     const facts = device.facts as { software_adapter: boolean | null };
-    this.variant = chooseVariant(gpu, gpu.adapterInfo ?? null, facts.software_adapter === true, engine);
+    this.variant = chooseVariant(gpu, gpu.adapterInfo ?? null, facts.software_adapter === true, engine, adapterKey(device.facts));
     this.memory = new Memory(gpu);
     this.pipelines = new Pipelines(gpu);
     this.weights = new Weights(this.memory, spec);
@@ -159,6 +163,17 @@ export class LanguageModel {
     gpu.queue.submit([encoder.finish()]);
   }
 
+  /** Times of a decoding step's kernels; the cache is empty afterwards. */
+  async profile(request: ProfileDecoding): Promise<Record<string, unknown>> {
+    await this.cancel();
+    const length = Math.min(request.length, this.cache.contextLength);
+    this.writeState(length - 1, 0, 0);
+    const found = await profile(this.device.gpu, this.decoder, this.variant, { ...request, length });
+    this.ids = [];
+    this.cache.truncate(0);
+    return { ...found, length, adapter_key: adapterKey(this.device.facts), fastest: fastest(found["products"] as ProductTime[], LEAST_GAIN) };
+  }
+
   /** Tells the device where the next token goes, which one it is, and how many were sampled. */
   writeState(position: number, token: number, count: number): void {
     this.device.gpu.queue.writeBuffer(this.shared.state, 0, Uint32Array.of(position, token, this.cache.folded, 1, count));
@@ -172,7 +187,7 @@ export class LanguageModel {
   }
 
   inspect(): Record<string, unknown> {
-    const { software: _, ...variant } = this.variant;
+    const { software: _, tuned: __, workgroupBytes: ___, invocations: ____, ...variant } = this.variant;
     return {
       device: this.device.facts,
       variant: { ...variant, activations: this.variant.int8 ? "int8" : "float" },

@@ -4,7 +4,7 @@ import type { KeyValueCache } from "./kv_cache";
 import type { Memory } from "./memory";
 import { oneShape } from "./matrix";
 import { bind } from "./pipelines";
-import { chunkSteps, encode, encodeOne, type Dispatch, type Making } from "./steps";
+import { chunkSteps, encode, encodeOne, int8Blocks, type Dispatch, type Making } from "./steps";
 import type { Decoder, Shared } from "./decoder";
 import { reduction, WORKGROUP } from "./variants";
 import type { LayerWeights, Weights } from "./weights";
@@ -21,6 +21,9 @@ export class Prefill {
   private embed: Dispatch[] = [];
   private layers: Dispatch[][][] = [];
   private readonly x: GPUBuffer;
+  /** Of the chunk's vectors as int8, where prompts are computed so. */
+  private readonly words: GPUBuffer | null;
+  private readonly blocks: GPUBuffer | null;
   private readonly normed: GPUBuffer;
 
   constructor(
@@ -37,6 +40,9 @@ export class Prefill {
     this.ids = memory.storage("activations", 4 * this.tokens);
     this.hidden = memory.storage("activations", 4 * this.tokens * spec.hidden_size);
     this.normed = memory.storage("activations", 4 * this.tokens * spec.hidden_size);
+    const blocks = this.tokens * int8Blocks(Math.max(spec.hidden_size, spec.intermediate_size, spec.heads * spec.head_size));
+    this.words = making.variant.chunkInt8 ? memory.storage("activations", 32 * blocks) : null;
+    this.blocks = making.variant.chunkInt8 ? memory.storage("activations", 8 * blocks) : null;
     this.x = memory.storage("activations", 4 * this.tokens * (spec.heads + 2 * spec.key_value_heads) * spec.head_size);
   }
 
@@ -56,7 +62,7 @@ export class Prefill {
     const append = pipelines.get("append", { ...cache.constants, WORKGROUP: 64, CACHE_ACCESS: "read_write", FOLDED_ACCESS: "read" });
     const attention = pipelines.get("attention_prefill", { ...cache.constants, WORKGROUP: 128, CACHE_ACCESS: "read", FOLDED_ACCESS: "read" });
     const swiglu = pipelines.get("swiglu", { COLUMNS: spec.intermediate_size, WORKGROUP });
-    const chunk = (linear: LayerWeights["qkv"], residual: boolean, from: GPUBuffer, to: GPUBuffer) => chunkSteps(making, linear, residual, { state, x: from, y: to });
+    const chunk = (linear: LayerWeights["qkv"], residual: boolean, from: GPUBuffer, to: GPUBuffer) => chunkSteps(making, linear, residual, { state, x: from, y: to, words: this.words, blocks: this.blocks });
     const layer = async (one: LayerWeights, index: number): Promise<Dispatch[][]> => {
       const matrices = [chunk(one.qkv, false, normed, qkv), chunk(one.output, true, attended, hidden), chunk(one.gateUp, false, normed, gated), chunk(one.down, true, act, hidden)];
       const [before, after] = [await this.norm(one.attentionNorm), await this.norm(one.feedForwardNorm)];
@@ -128,7 +134,7 @@ export class Prefill {
     if (!this.allLogits) {
       const buffer = this.memory.storage("logits of a chunk", 4 * this.logitsTokens * this.spec.vocabulary);
       const norm = await this.norm(this.weights.finalNorm);
-      const steps = await chunkSteps(this.making, this.weights.output, false, { state: this.shared.state, x: this.normed, y: buffer });
+      const steps = await chunkSteps(this.making, this.weights.output, false, { state: this.shared.state, x: this.normed, y: buffer, words: this.words, blocks: this.blocks });
       this.allLogits = { steps, norm, buffer };
     }
     const { steps, norm, buffer } = this.allLogits;

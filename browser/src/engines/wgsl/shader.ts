@@ -16,12 +16,15 @@ import dequantize from "../../../kernels/dequantize.wgsl";
 import embed from "../../../kernels/embed.wgsl";
 import fold from "../../../kernels/fold.wgsl";
 import matmul from "../../../kernels/matmul.wgsl";
+import int8_order from "../../../kernels/int8_order.wgsl";
+import matmul_int8 from "../../../kernels/matmul_int8.wgsl";
 import matrix from "../../../kernels/matrix.wgsl";
 import matvec from "../../../kernels/matvec.wgsl";
 import matvec_float from "../../../kernels/matvec_float.wgsl";
 import matvec_int8 from "../../../kernels/matvec_int8.wgsl";
 import order from "../../../kernels/order.wgsl";
 import quads from "../../../kernels/quads.wgsl";
+import quantize_chunk from "../../../kernels/quantize_chunk.wgsl";
 import reduce from "../../../kernels/reduce.wgsl";
 import rms_norm from "../../../kernels/rms_norm.wgsl";
 import rotary from "../../../kernels/rotary.wgsl";
@@ -32,8 +35,8 @@ import state from "../../../kernels/state.wgsl";
 import swiglu from "../../../kernels/swiglu.wgsl";
 
 const files: Record<string, string> = {
-  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, fold, matmul, matrix,
-  matvec, matvec_float, matvec_int8, order, quads, reduce, rms_norm, rotary, sample, sample_greedy, sampling, state, swiglu,
+  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, fold, int8_order, matmul, matmul_int8, matrix,
+  matvec, matvec_float, matvec_int8, order, quads, quantize_chunk, reduce, rms_norm, rotary, sample, sample_greedy, sampling, state, swiglu,
 };
 
 export type Constants = Record<string, number | string>;

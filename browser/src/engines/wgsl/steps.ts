@@ -1,7 +1,7 @@
 // Dispatches that are made once and encoded many times.
 import { anyShape, type Linear } from "./matrix";
 import { bind, type Pipelines } from "./pipelines";
-import { matvec, type MatvecUse, type Variant } from "./variants";
+import { matvec, type MatvecShape, type MatvecUse, type Variant } from "./variants";
 
 export interface Dispatch {
   pipeline: GPUComputePipeline;
@@ -38,9 +38,12 @@ export function vectorSteps(
   linear: Linear,
   use: MatvecUse,
   buffers: { x: GPUBuffer; y: GPUBuffer; norm?: GPUBuffer; greatest?: GPUBuffer },
+  shape?: MatvecShape,
 ): Promise<Dispatch[]> {
+  let before = 0; // workgroups of the parts before, whose greatest logits come first
   const parts = linear.parts.map(async (part) => {
-    const { constants, workgroups } = matvec(part, variant, epsilon, use);
+    const { constants, workgroups } = matvec(part, variant, epsilon, use, shape, before);
+    before += workgroups;
     const pipeline = await pipelines.get("matvec", constants, linear.name.replace(/^layers\.\d+\./, ""));
     const { values, scales } = part;
     const group = bind(device, pipeline, 0, { 0: values, 1: scales, 2: buffers.x, 3: buffers.norm ?? null, 4: buffers.y, 5: buffers.greatest ?? null });
@@ -49,24 +52,50 @@ export function vectorSteps(
   return Promise.all(parts);
 }
 
+/** What a chunk's products share: int8 activations are made for each of them in the same place. */
+export interface ChunkBuffers {
+  state: GPUBuffer;
+  x: GPUBuffer;
+  y: GPUBuffer;
+  words: GPUBuffer | null;
+  blocks: GPUBuffer | null;
+}
+
 /** `y = linear x` of a chunk's vectors; the caller multiplies the workgroups by the chunk's tiles. */
-export function chunkSteps(
-  { device, pipelines, variant }: Making,
-  linear: Linear,
-  residual: boolean,
-  buffers: { state: GPUBuffer; x: GPUBuffer; y: GPUBuffer },
-): Promise<Dispatch[]> {
-  const parts = linear.parts.map(async (part) => {
-    const constants = {
-      ...anyShape(part.layout),
-      TOKENS: variant.tokens,
-      ELEMENT: variant.element,
-      RESIDUAL: residual ? 1 : 0,
-      HAS_BIAS: part.hasBias ? 1 : 0,
-    };
-    const pipeline = await pipelines.get("matmul", constants, `${part.layout.constants["BITS"]}-bit matrix of a chunk`);
-    const group = bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: buffers.state, 3: buffers.x, 4: buffers.y });
-    return { pipeline, groups: [group], workgroups: [Math.ceil(part.rows / 64)] as const };
-  });
-  return Promise.all(parts);
+export async function chunkSteps(making: Making, linear: Linear, residual: boolean, buffers: ChunkBuffers): Promise<Dispatch[]> {
+  const { device, pipelines, variant } = making;
+  const steps: Promise<Dispatch>[] = [];
+  let order = 0; // of the bytes that lie in `words`
+  for (const part of linear.parts) {
+    const { constants, quantized } = part.layout;
+    const bits = constants["BITS"] as number;
+    const fused = { RESIDUAL: residual ? 1 : 0, HAS_BIAS: part.hasBias ? 1 : 0 };
+    const int8 = variant.chunkInt8 && quantized;
+    if (int8 && order !== Math.max(bits, 3)) {
+      order = Math.max(bits, 3); // 2 and 3 bits have the same
+      steps.push(quantizeStep(making, linear, order, buffers));
+    }
+    steps.push(
+      (async () => {
+        const pipeline = int8
+          ? await pipelines.get("matmul_int8", { ...anyShape(part.layout), ...fused }, `${bits}-bit matrix of an int8 chunk`)
+          : await pipelines.get("matmul", { ...anyShape(part.layout), ...fused, TOKENS: variant.tokens, ELEMENT: variant.element }, `${bits}-bit matrix of a chunk`);
+        const { state, x, y, words, blocks } = buffers;
+        const group = bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: state, 3: int8 ? words : x, 4: y, ...(int8 ? { 5: blocks } : {}) });
+        return { pipeline, groups: [group], workgroups: [Math.ceil(part.rows / 64)] as const };
+      })(),
+    );
+  }
+  return Promise.all(steps);
+}
+
+async function quantizeStep({ device, pipelines }: Making, linear: Linear, order: number, { state, x, words, blocks }: ChunkBuffers): Promise<Dispatch> {
+  const pipeline = await pipelines.get("quantize_chunk", { COLUMNS: linear.columns, ORDER: order });
+  const group = bind(device, pipeline, 0, { 2: state, 3: x, 4: words, 5: blocks });
+  return { pipeline, groups: [group], workgroups: [Math.ceil(int8Blocks(linear.columns) / 4)] as const };
+}
+
+/** Blocks of 32 int8 activations that a vector is padded to. */
+export function int8Blocks(columns: number): number {
+  return Math.ceil(columns / 64) * 2;
 }

@@ -1,6 +1,8 @@
 // A model's weights on the device, filled from its files one after the other.
 import { ClassifiedError } from "../../failure";
+import { Keep } from "../../keep";
 import type { FileSpec, LoadLanguageModel, MatrixSpec, PlaneSpec } from "../../protocol";
+import { sha256Hex } from "../../sha256";
 import { toFloat32 } from "./floats";
 import { Linear } from "./matrix";
 import type { Memory } from "./memory";
@@ -24,9 +26,11 @@ export class Weights {
   private readonly places: Place[] = [];
   private readonly files: Map<string, FileSpec>;
   private readonly folder: string;
+  private readonly keep: boolean;
 
   constructor(memory: Memory, spec: LoadLanguageModel) {
     this.folder = spec.folder;
+    this.keep = spec.keep;
     this.files = new Map(spec.files.map((file) => [file.name, file]));
     const matrices = new Map(spec.matrices.map((matrix) => [matrix.name, matrix]));
     const linear = (name: string, names: readonly string[], use: string): Linear => {
@@ -55,18 +59,26 @@ export class Weights {
     }));
   }
 
-  /** Fetches a file, compares its digest, and uploads what of it the model uses. */
+  /** Fetches a file unless the browser keeps it, compares its digest, and uploads what of it the model uses. */
   async load(name: string): Promise<void> {
     const { bytes: size, sha256 } = this.files.get(name)!;
+    const keep = new Keep();
+    if (this.keep && sha256 !== null) await keep.open();
+    const kept = sha256 === null ? null : await keep.get(sha256);
+    if (kept) return this.upload(name, kept.buffer);
     const response = await fetch(`model/${this.folder}${encodeURIComponent(name)}`);
     if (!response.ok) throw new ClassifiedError("load_failed", `${name} could not be fetched: HTTP status ${response.status}.`);
     const content = await response.arrayBuffer();
     if (content.byteLength !== size) throw new ClassifiedError("load_failed", `${name} has ${content.byteLength} bytes, not the ${size} that its folder states.`);
     if (sha256 !== null) {
-      const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
-      const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+      const found = await sha256Hex(new Uint8Array(content));
       if (found !== sha256) throw new ClassifiedError("load_failed", `${name} is not the file that its folder states: its SHA-256 is ${found}, not ${sha256}.`);
     }
+    if (sha256 !== null) await keep.put(sha256, new Uint8Array(content));
+    this.upload(name, content);
+  }
+
+  private upload(name: string, content: ArrayBuffer): void {
     for (const { plane, put } of this.places) if (plane.file === name) put(new Uint8Array(content, plane.offset, plane.bytes));
   }
 }

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import UserError
+from ...lazy_numpy import np
 from .files import read_bytes
 
 if TYPE_CHECKING:
@@ -88,6 +87,15 @@ def chunks(wave: np.ndarray, length: int, step: int | None = None) -> np.ndarray
     count = 1 + max(0, math.ceil((len(wave) - length) / step))
     padded = np.pad(wave, (0, max(0, (count - 1) * step + length - len(wave))))
     return np.stack([padded[index * step : index * step + length] for index in range(count)])
+
+
+def recorded(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Recordings [samples] of any length as arrays with a row each: ``samples`` float32 [rows, longest], ``lengths`` int32 [rows]."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    samples = np.zeros((len(rows), int(lengths.max())), np.float32)
+    for place, row in zip(samples, rows, strict=True):
+        place[: len(row)] = row
+    return {"samples": samples, "lengths": lengths}
 
 
 def chunk_notes(waves: list[np.ndarray], length: int, sample_rate: int, overlap: int = 0) -> tuple[str, ...]:

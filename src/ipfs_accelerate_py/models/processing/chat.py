@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import UserError
+from ...lazy_numpy import np
 from ..loading import read_json
 from .text import TextTokenizer
 

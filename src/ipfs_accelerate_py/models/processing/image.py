@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import UnavailableError, UserError
+from ...lazy_numpy import np
 from .files import read_bytes
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...errors import UserError, nearest
+from ...lazy_numpy import np
 from ..loading import read_json
 
 if TYPE_CHECKING:
@@ -33,13 +32,17 @@ class Processor:
     """The processing files of a model: of its ``folder`` where it has them, otherwise the class's published defaults.
 
     ``vocabulary`` is the model's number of tokens, for the synthetic tokenizer that stands in where the folder has none. With
-    ``truncate`` a text that is too long for the model is cut, with a note, where it would be refused.
+    ``truncate`` a text that is too long for the model is cut, with a note, where it would be refused. With ``recordings`` the classes
+    whose features the GPU of a page can make (web/audio_front_end.py) give the recordings in their place.
     """
 
-    def __init__(self, folder: Path | None, vocabulary: int | None = None, truncate: bool = False) -> None:
+    def __init__(
+        self, folder: Path | None, vocabulary: int | None = None, truncate: bool = False, *, recordings: bool = False
+    ) -> None:
         self.folder = folder
         self.vocabulary = vocabulary
         self.truncate = truncate
+        self.recordings = recordings
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:

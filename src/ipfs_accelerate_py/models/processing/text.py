@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from ...errors import UserError
+from ...lazy_numpy import np
 from ..loading import read_json
 
 if TYPE_CHECKING:

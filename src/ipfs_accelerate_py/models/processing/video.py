@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...errors import UserError
+from ...lazy_numpy import np
 from .image import as_image
 
 EXAMPLE_MOTION = 0.5  # part of the picture's width that the example's content moves in the whole video
