@@ -60,9 +60,15 @@ def ours(
     """Uniform formats by every solver, and mixed plans within each of ``budgets``."""
     solvers = ("rtn", "hqq") if text is None else ("rtn", "hqq", "gptq")
     plans: list[tuple[int, str, float | None]] = [(bits, solver, None) for bits in (2, 3, 4) for solver in solvers]
-    plans += [(2, solvers[-1] if text is not None else "rtn", budget) for budget in budgets]
+    for budget in budgets:
+        fits = [
+            bits
+            for bits in (2, 3, 4)
+            if uniform(source.config, Format(bits, GROUP_SIZE)).bits_per_weight(source.config) < budget
+        ]
+        plans += [(bits, "rtn" if text is None else "gptq", budget) for bits in fits]
     for bits, solver, budget in plans:
-        name = f"{bits} bits, {solver}" if budget is None else f"mixed within {budget:.3f}, {solver}"
+        name = f"{bits} bits, {solver}" if budget is None else f"mixed from {bits} bits within {budget:.3f}, {solver}"
         if not re.search(only, name):
             continue
         calibration = text if solver == "gptq" else None
