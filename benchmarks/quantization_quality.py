@@ -6,30 +6,32 @@ MODEL is a transformers folder of a trained llama, qwen2 or mistral decoder with
 gptq. All formats are dequantised by their own reference decoders and run in float32 by the same code on the same windows, so that only
 the weights differ. The ratio of perplexities to the float weights' is paired by window, with a 95 % interval (Student's t).
 
-llama.cpp's formats need two packages that are no part of this project: pip install gguf==0.19.0 (Q4_0, Q8_0) and
-llama-cpp-python==0.3.36, which builds llama.cpp (Q2_K, Q3_K_S, Q3_K_M, IQ3_XXS, Q4_K_M). They quantise without an importance matrix.
-Without the second one its formats are said to be unavailable. Widths must be multiples of 256 for its k-quants.
+llama.cpp's formats are made by its own quantiser, in the library of the extra llama-cpp (``ggml.py``; without it they are said to
+be unavailable): uniform ones, and its named file types with their mixtures (``llama_cpp_recipes.py``). With --text they get an
+importance matrix from the same windows that calibrate gptq, as llama-imatrix --process-output collects it. Ours are then mixed within
+the bits of each of theirs. Widths must be multiples of 256. Bytes are exact on both sides and count every tensor.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
+import ggml
 import numpy as np
+from llama_cpp_recipes import BASE, recipe
 
-from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.measure.machine import fingerprint
 from ipfs_accelerate_py.models.registry import resolve
 from ipfs_accelerate_py.quantize import architecture
-from ipfs_accelerate_py.quantize.calibration import windows
+from ipfs_accelerate_py.quantize.calibration import STAGES, TOKENS, LayerStream, windows
 from ipfs_accelerate_py.quantize.folder import Request, quantize_folder, windows_digest
 from ipfs_accelerate_py.quantize.formats import Format
 from ipfs_accelerate_py.quantize.plan import uniform
@@ -38,23 +40,9 @@ from ipfs_accelerate_py.quantize.sources import Source, open_source
 from ipfs_accelerate_py.quantize.stored import QuantizedFolder
 
 Read = Callable[[str], np.ndarray]
-GGUF_NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-OUTER_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-FILE_TYPES = {"Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12, "IQ3_XXS": 23, "Q4_K_S": 14, "Q4_K_M": 15}  # llama_ftype of llama.h
+GROUP_SIZE = 64
+MOST_BUDGET = 5.0  # bits a weight: a wider format of theirs gets no mixed plan of ours beside it
+UNIFORM = ("Q2_K", "IQ3_XXS", "Q3_K", "Q4_0", "Q4_K", "Q6_K")
 
 
 @dataclass(frozen=True)
@@ -66,121 +54,72 @@ class Candidate:
     read: Read
 
 
-def ours(source: Source, text: np.ndarray | None, device: str, work: Path, extra_bits: float) -> Iterator[Candidate]:
-    """Uniform formats by every solver, and mixed plans with ``extra_bits`` above the uniform one."""
+def ours(
+    source: Source, text: np.ndarray | None, device: str, work: Path, budgets: list[float], only: str
+) -> Iterator[Candidate]:
+    """Uniform formats by every solver, and mixed plans within each of ``budgets``."""
     solvers = ("rtn", "hqq") if text is None else ("rtn", "hqq", "gptq")
-    plans: list[tuple[int, int, str, float | None]] = [(bits, 64, solver, None) for bits in (2, 3, 4) for solver in solvers]
-    plans += [(bits, 32, solvers[-1], None) for bits in (2, 3, 4)]
-    for bits in (2, 3, 4):
-        least = uniform(source.config, Format(bits, 64)).bits_per_weight(source.config)
-        plans.append((bits, 64, solvers[-1], least + extra_bits))
-    plans.append((8, 64, "rtn", None))
-    for bits, group, solver, budget in plans:
-        calibration = text if solver == "gptq" else None
-        request = Request(source.origin, bits, group, solver, budget, windows_digest(calibration))
-        folder = work / f"{bits}-{group}-{solver}-{'mixed' if budget else 'uniform'}"
-        manifest = quantize_folder(source, request, folder, calibration, device)
-        mixed = f" mixed to {budget:.2f}" if budget else ""
-        yield Candidate(
-            f"{bits} bits, groups of {group}, {solver}{mixed}",
-            manifest["totals"]["bits_per_weight"],
-            QuantizedFolder(folder).read,
-        )
-
-
-def gguf_name(name: str) -> str:
-    if name in OUTER_NAMES:
-        return OUTER_NAMES[name]
-    part = name.removeprefix(f"model.layers.{architecture.layer_of(name)}.")
-    for theirs, short in GGUF_NAMES.items():
-        if part.startswith(theirs):
-            return f"blk.{architecture.layer_of(name)}.{short}.{part.rpartition('.')[2]}"
-    raise UserError(f"GGUF has no name for '{name}'.")
-
-
-def block_formats(source: Source) -> Iterator[Candidate]:
-    """Q4_0 and Q8_0 on every matrix, by the encoder in the package gguf."""
-    import gguf
-
-    shapes = architecture.shapes(source.config)
-    for kind in ("Q4_0", "Q8_0"):
-        type_ = gguf.GGMLQuantizationType[kind]
-        block, size = gguf.GGML_QUANT_SIZES[type_]
-        total = sum(
-            math.prod(shape) // block * size if architecture.role(name) else 4 * math.prod(shape)
-            for name, shape in shapes.items()
-        )
-
-        def read(name: str, type_: Any = type_) -> np.ndarray:
-            values = source.read(name)
-            if architecture.role(name) is None:
-                return values
-            return np.ascontiguousarray(gguf.quants.dequantize(gguf.quants.quantize(values, type_), type_), np.float32)
-
-        yield Candidate(f"llama.cpp {kind}, every matrix", 8 * total / sum(math.prod(shape) for shape in shapes.values()), read)
-
-
-def write_gguf(source: Source, file: Path) -> None:
-    """All tensors at float32 with the metadata that llama.cpp's quantiser reads. Rows keep transformers' order: only we read them back."""
-    import gguf
-
-    config = source.config
-    writer = gguf.GGUFWriter(file, "llama")
-    writer.add_context_length(int(config["max_position_embeddings"]))
-    writer.add_embedding_length(int(config["hidden_size"]))
-    writer.add_block_count(int(config["num_hidden_layers"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
-    writer.add_head_count(int(config["num_attention_heads"]))
-    writer.add_head_count_kv(architecture.key_value_heads(config))
-    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
-    writer.add_rope_dimension_count(architecture.head_size(config))
-    writer.add_vocab_size(int(config["vocab_size"]))
-    writer.add_tokenizer_model("no_vocab")
-    for name in architecture.shapes(config):
-        writer.add_tensor(gguf_name(name), source.read(name))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def llama_cpp_formats(source: Source, work: Path) -> Iterator[Candidate]:
-    """As ``llama-quantize`` makes them: each a mixture of block types of its own."""
-    import gguf
-    import llama_cpp
-
-    write_gguf(source, work / "float.gguf")
-    shapes = architecture.shapes(source.config)
-    for name, number in FILE_TYPES.items():
-        parameters = llama_cpp.llama_model_quantize_default_params()
-        parameters.ftype = number
-        file = work / f"{name}.gguf"
-        status = llama_cpp.llama_model_quantize(str(work / "float.gguf").encode(), str(file).encode(), parameters)
-        if status != 0:
-            print(f"llama.cpp {name}: unavailable, its quantiser refused the model (status {status}); its log says why.")
+    plans: list[tuple[int, str, float | None]] = [(bits, solver, None) for bits in (2, 3, 4) for solver in solvers]
+    for budget in budgets:
+        fits = [
+            bits
+            for bits in (2, 3, 4)
+            if uniform(source.config, Format(bits, GROUP_SIZE)).bits_per_weight(source.config) < budget
+        ]
+        plans += [(bits, "rtn" if text is None else "gptq", budget) for bits in fits]
+    for bits, solver, budget in plans:
+        name = f"{bits} bits, {solver}" if budget is None else f"mixed from {bits} bits within {budget:.3f}, {solver}"
+        if not re.search(only, name):
             continue
-        tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
-        total = sum(int(tensor.n_bytes) for tensor in tensors.values())
-
-        def read(key: str, tensors: dict[str, Any] = tensors) -> np.ndarray:
-            tensor = tensors[gguf_name(key)]
-            decoded = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-            return np.ascontiguousarray(decoded, np.float32).reshape(shapes[key])
-
-        yield Candidate(f"llama.cpp {name}", 8 * total / sum(math.prod(shape) for shape in shapes.values()), read)
+        calibration = text if solver == "gptq" else None
+        request = Request(source.origin, bits, GROUP_SIZE, solver, budget, windows_digest(calibration))
+        folder = work / f"{bits}-{solver}-{budget}"
+        manifest = quantize_folder(source, request, folder, calibration, device)
+        yield Candidate(name, manifest["totals"]["bits_per_weight"], QuantizedFolder(folder).read)
 
 
-def theirs(source: Source, work: Path) -> Iterator[Candidate]:
-    if importlib.util.find_spec("gguf") is None:
-        print("llama.cpp's formats: unavailable, the package gguf is not installed (pip install gguf==0.19.0).")
-        return
-    yield from block_formats(source)
-    if importlib.util.find_spec("llama_cpp") is None:
-        print(
-            f"{', '.join(FILE_TYPES)}: unavailable, llama-cpp-python is not installed (pip install llama-cpp-python==0.3.36)."
+def theirs(source: Source, importance: Mapping[str, np.ndarray], only: str) -> Iterator[Candidate]:
+    """Uniform formats, and llama.cpp's file types as its quantiser mixes them where there is an importance matrix."""
+    config = source.config
+    matrices = [name for name in architecture.shapes(config) if architecture.role(name) is not None]
+    made = {f"llama.cpp {kind}, every matrix": dict.fromkeys(matrices, kind) for kind in UNIFORM}
+    if importance:  # the rules for its mixtures are those with an importance matrix
+        made |= {f"llama.cpp {file_type} file": recipe(file_type, config) for file_type in BASE}
+    shapes = architecture.shapes(config)
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    for name, kinds in made.items():
+        if not re.search(only, name):
+            continue
+        total = sum(
+            shape[0] * ggml.row_bytes(kinds[key], shape[1]) if key in kinds else 4 * math.prod(shape)
+            for key, shape in shapes.items()
         )
-        return
-    yield from llama_cpp_formats(source, work)
+
+        def read(key: str, kinds: dict[str, str] = kinds) -> np.ndarray:
+            values = source.read(key)
+            if key not in kinds:
+                return values
+            packed = ggml.quantize(values, kinds[key], importance.get(key))
+            return ggml.dequantize(packed, kinds[key], values.shape[1])
+
+        yield Candidate(name, 8 * total / weights, read)
+
+
+def importance_matrix(source: Source, text: np.ndarray, device: str) -> dict[str, np.ndarray]:
+    """float32 [columns] of each matrix: the mean square of its inputs with float weights; of a tied embedding those of the logits."""
+    stream = LayerStream(source.config, text, source.read, device)
+    names = [name for name in architecture.shapes(source.config) if architecture.role(name) is not None]
+    found = {}
+    for layer in range(int(source.config["num_hidden_layers"])):
+        module = stream.layer(layer, source.read)
+        squares = stream.squares(module, [part for stage in STAGES for part in stage], diagonal=True)
+        for name in names:
+            if architecture.layer_of(name) == layer:
+                found[name] = squares[architecture.role(name) or ""]
+        stream.advance(module)
+    head = "lm_head.weight" if "lm_head.weight" in names else "model.embed_tokens.weight"
+    found[head] = stream.head_squares(source.read, diagonal=True)
+    return {name: (squares / text.size).float().cpu().numpy() for name, squares in found.items()}
 
 
 def main() -> None:
@@ -189,12 +128,16 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="calibrates gptq; it must not be the held-out one")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--extra-bits", type=float, default=0.25, help="of the mixed plans, above the uniform ones")
+    parser.add_argument("--windows", type=int, help="of the held-out text, at most (as many as 32,768 tokens have by default)")
+    parser.add_argument("--calibration-tokens", type=int, default=TOKENS, help="of the text, at most")
+    parser.add_argument("--only", default="", help="a regular expression: only formats whose name it finds")
     parser.add_argument("--output", type=Path, help="the mean negative log-likelihood of every window, as JSON")
     chosen = parser.parse_args()
     source = open_source(resolve(str(chosen.model)))
-    held_out = windows(chosen.held_out, source.folder, source.config)
-    text = None if chosen.text is None else windows(chosen.text, source.folder, source.config)
+    held_out = windows(chosen.held_out, source.folder, source.config)[: chosen.windows]
+    text = None
+    if chosen.text is not None:
+        text = windows(chosen.text, source.folder, source.config, chosen.calibration_tokens)
     reference = perplexity(source.config, held_out, source.read, chosen.device)
     machine = fingerprint()
     print(
@@ -204,12 +147,15 @@ def main() -> None:
     print(f"{'format':<44}{'bits a weight':>14}{'perplexity':>12}{'ratio':>9}  95 % interval")
     samples = {"float": reference.nats.tolist()}
     with tempfile.TemporaryDirectory() as work:
-
-        def candidates() -> Iterator[Candidate]:
-            yield from theirs(source, Path(work))
-            yield from ours(source, text, chosen.device, Path(work), chosen.extra_bits)
-
-        for candidate in candidates():
+        peers: list[Candidate] = []
+        if (why := ggml.missing()) is not None:
+            print(f"llama.cpp's formats: unavailable, {why}.")
+        else:
+            importance = {} if text is None else importance_matrix(source, text, chosen.device)
+            peers = list(theirs(source, importance, chosen.only))
+        least = uniform(source.config, Format(2, GROUP_SIZE)).bits_per_weight(source.config)
+        budgets = sorted({peer.bits_per_weight for peer in peers if least < peer.bits_per_weight <= MOST_BUDGET})
+        for candidate in chain(peers, ours(source, text, chosen.device, Path(work), budgets, chosen.only)):
             found = perplexity(source.config, held_out, candidate.read, chosen.device)
             print(line(candidate, found, reference), flush=True)
             samples[candidate.name] = found.nats.tolist()

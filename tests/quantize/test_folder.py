@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -263,3 +265,22 @@ def test_texts_that_cannot_calibrate_are_refused(model_folder: Path, tmp_path: P
         windows(tmp_path / "none.txt", source.folder, source.config)
     with pytest.raises(UserError, match=r"no tokenizer\.json"):
         windows(tmp_path / "short.txt", None, source.config)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing half-written stays; the same request then ends as one that was never stopped."""
+    written: list[int] = []
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=r"The disk is full: .* run the same command again"):
+        patched.setattr(os, "fsync", full)
+        quantize_folder(synthetic(), request(synthetic()), tmp_path / "m")
+    assert not list((tmp_path / "m").glob("*.partial")) and not (tmp_path / "m" / MANIFEST).exists()
+    finished = quantize_folder(synthetic(), request(synthetic()), tmp_path / "m")
+    assert finished["shards"] == json.loads((made / MANIFEST).read_text())["shards"]

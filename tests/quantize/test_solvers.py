@@ -8,7 +8,7 @@ import torch
 
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.quantize.formats import BITS, GROUP_SIZES, Format, QuantizedMatrix
-from ipfs_accelerate_py.quantize.gptq import gptq, inverse_factor
+from ipfs_accelerate_py.quantize.gptq import damped, gptq, inverse_factor
 from ipfs_accelerate_py.quantize.solvers import POWER, SOLVERS, half_quadratic, plain, quantize_matrix, searched
 from ipfs_accelerate_py.quantize.tensors import quantize_tensor
 
@@ -88,11 +88,11 @@ def test_the_inverse_factor_is_one() -> None:
     x = inputs()
     x[:, 3] = 0
     squares = x.T @ x
-    upper = inverse_factor(squares).double()
-    damped = squares.double()
-    damped[3, 3] = 1
-    damped += torch.eye(160) * 0.01 * damped.diagonal().mean()
-    assert torch.allclose((upper.T @ upper) @ damped, torch.eye(160, dtype=torch.float64), atol=1e-3)
+    upper = inverse_factor(damped(squares)).double()
+    expected = squares.double()
+    expected[3, 3] = 1
+    expected += torch.eye(160) * 0.01 * expected.diagonal().mean()
+    assert torch.allclose((upper.T @ upper) @ expected, torch.eye(160, dtype=torch.float64), atol=1e-3)
     assert torch.equal(upper, upper.triu())
 
 

@@ -1,13 +1,14 @@
 """Error compensation with calibration data (Frantar et al., 2022, https://arxiv.org/abs/2210.17323), without reordering of columns.
 
 Columns are rounded from left to right; what the rounding of one does to the output, measured on the calibration inputs, is
-made up for by the columns that are still to come.
+made up for by the columns that are still to come. Then coordinate descent (``descent.py``) moves codes and grids that still help.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .descent import descend
 from .formats import Format, QuantizedMatrix
 from .grid import Grid, polish, snap
 from .solvers import CHUNK, grouped, grouped_weights, joined, least_squares_search
@@ -25,28 +26,33 @@ def gptq(matrix: torch.Tensor, hessian: torch.Tensor, form: Format) -> Quantized
 
     Minimises tr(D H Dᵀ), the squared error D of the outputs on those inputs. Both are on one device; neither is changed.
     """
+    hessian = damped(hessian)
     factor = inverse_factor(hessian)
-    importance = hessian.diagonal()
-    return joined([_rows(part, factor, importance, form) for part in matrix.split(MOST_ROWS)])
+    return joined([_rows(part, factor, hessian, form) for part in matrix.split(MOST_ROWS)])
+
+
+def damped(hessian: torch.Tensor) -> torch.Tensor:
+    """With DAMPING of its mean diagonal added. Inputs that are always 0 get a unit diagonal."""
+    found = hessian.clone()
+    diagonal = found.diagonal()
+    diagonal[diagonal == 0] = 1.0
+    diagonal += DAMPING * diagonal.mean()
+    return found
 
 
 def inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
-    """The upper Cholesky factor of the damped Hessian's inverse. Inputs that are always 0 get a unit diagonal."""
+    """The upper Cholesky factor of the inverse of a damped Hessian."""
     import torch
 
-    damped = hessian.clone()
-    diagonal = damped.diagonal()
-    diagonal[diagonal == 0] = 1.0
-    diagonal += DAMPING * diagonal.mean()
     # float64: with few calibration tokens the condition number is near what float32 can hold.
-    lower = torch.linalg.cholesky(damped.double())
+    lower = torch.linalg.cholesky(hessian.double())
     return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).float()
 
 
-def _rows(matrix: torch.Tensor, factor: torch.Tensor, importance: torch.Tensor, form: Format) -> QuantizedMatrix:
+def _rows(matrix: torch.Tensor, factor: torch.Tensor, hessian: torch.Tensor, form: Format) -> QuantizedMatrix:
     import torch
 
-    rest = matrix.clone()
+    rest, importance = matrix.clone(), hessian.diagonal()
     columns, size = matrix.shape[1], form.group_size
     row_scales = _row_scales(matrix, importance, form)
     grids, codes = [], []
@@ -74,7 +80,8 @@ def _rows(matrix: torch.Tensor, factor: torch.Tensor, importance: torch.Tensor, 
         torch.cat([grid.scale_codes for grid in grids], 1),
         torch.cat([grid.zero_codes for grid in grids], 1),
     )
-    return whole.pack(torch.stack(codes, 1), columns)
+    flat, whole = descend(matrix, torch.stack(codes, 1).flatten(1)[:, :columns], whole, hessian)
+    return whole.pack(grouped(flat, form), columns)
 
 
 def _row_scales(matrix: torch.Tensor, importance: torch.Tensor, form: Format) -> torch.Tensor:

@@ -5,12 +5,14 @@ The library's NumPy side does not know bfloat16 and writes a file only from all 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,22 @@ def _read(entry: Entry, dtype: np.dtype) -> np.ndarray:
     return np.fromfile(entry.file, dtype=dtype, count=math.prod(entry.shape), offset=entry.start)
 
 
+@contextmanager
+def _whole_or_not(file: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``file`` at the end. UserError on a full disk, and what was begun is removed."""
+    temporary = file.with_name(file.name + ".partial")
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    except OSError as failed:
+        if failed.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"The disk is full: '{file}' could not be written; free some space and run the same command again, which goes on there."
+        ) from failed
+
+
 def write(file: Path, tensors: Iterable[tuple[str, np.ndarray]], metadata: Mapping[str, str]) -> dict[str, Any]:
     """Write tensors (uint32, float16, float32) and give the file's ``bytes`` and ``sha256``. Atomic: the file is whole or not there.
 
@@ -89,8 +107,7 @@ def write(file: Path, tensors: Iterable[tuple[str, np.ndarray]], metadata: Mappi
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
-    temporary = file.with_name(file.name + ".partial")
-    with temporary.open("wb") as stream:
+    with _whole_or_not(file) as temporary, temporary.open("wb") as stream:
         for piece in (struct.pack("<Q", len(encoded)), encoded):
             stream.write(piece)
             digest.update(piece)
@@ -104,19 +121,16 @@ def write(file: Path, tensors: Iterable[tuple[str, np.ndarray]], metadata: Mappi
         stream.flush()
         os.fsync(stream.fileno())
         total = stream.tell()
-    os.replace(temporary, file)
     return {"bytes": total, "sha256": digest.hexdigest()}
 
 
 def write_json(file: Path, content: Any) -> None:
     """Atomic: the file is whole or as before."""
-    temporary = file.with_name(file.name + ".partial")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with _whole_or_not(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=1)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 def sha256(file: Path) -> str:
