@@ -88,6 +88,7 @@ def test_filters_in_the_address(url: str) -> None:
     assert {row["platform"] for row in rows} == {"webgpu", "webnn"} and {row["model_class"] for row in rows} == {"bert"}
     assert told(url, "api/views/matrix?platfrm=cpu").startswith("Unknown filter 'platfrm': did you mean platform")
     assert told(url, "api/views/matrx").startswith("Unknown view 'matrx': did you mean matrix")
+    assert told(url, "api/sql?querry=SELECT%201").startswith("Unknown parameter 'querry': did you mean query")
     assert told(url, "api/cells/none").startswith("This store has no cell 'none'")
 
 
@@ -296,6 +297,7 @@ def test_the_command_serves_until_it_is_interrupted(full_store: Path) -> None:
     import signal
 
     command = [sys.executable, "-u", "-m", "ipfs_accelerate_py.cli", "dashboard", "--store", str(full_store), "--port", "0"]
+    command.append("--no-token")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout

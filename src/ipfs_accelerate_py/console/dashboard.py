@@ -9,11 +9,11 @@ import typer
 from ..errors import UserError
 
 
-def serve(store: Path, port: int, *, open_browser: bool) -> None:
+def serve(store: Path, port: int, *, open_browser: bool, token: bool) -> None:
     """Serve the dashboard until interrupted."""
     from ..report.dashboard.server import serve as run
 
-    run(store, port, open_browser=open_browser, say=typer.echo)
+    run(store, port, open_browser=open_browser, token=token, say=typer.echo)
 
 
 def write_file(store: Path, output: Path | None, campaign: str | None) -> None:

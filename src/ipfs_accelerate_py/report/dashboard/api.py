@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...errors import UserError
+from ...errors import UserError, nearest
 from ...store.migration import SCHEMA_VERSION
 from . import page, sql, tables
+from .access import Access, without_token
 from .detail import detail
 from .filters import Filters
 from .openapi import document
@@ -52,8 +53,8 @@ class Answers:
         return made
 
 
-def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
-    """The web application. ``hosts`` are the values of the Host header that it answers to."""
+def application(snapshots: Snapshots, hosts: frozenset[str], access: Access | None = None) -> Starlette:
+    """The web application. ``hosts`` are the values of the Host header that it answers to; without ``access`` it needs no token."""
     answers = Answers(snapshots)
 
     def listed(request: Request) -> Response:
@@ -79,6 +80,9 @@ def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
         return _json(detail(snapshots.current(), request.path_params["cell"]))
 
     def console(request: Request) -> Response:
+        for name in request.query_params:
+            if name not in ("query", "format"):
+                raise nearest(name, ["query", "format"], "parameter")
         found = sql.ask(snapshots.current(), request.query_params.get("query", ""))
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
         format_ = request.query_params.get("format")
@@ -90,7 +94,7 @@ def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
         return _json(recommend(snapshots.store, dict(request.query_params)))
 
     def openapi(request: Request) -> Response:
-        return _json(document())
+        return _json(document(token=access is not None))
 
     def html(request: Request) -> Response:
         return Response(page.live(), media_type="text/html")
@@ -112,7 +116,7 @@ def application(snapshots: Snapshots, hosts: frozenset[str]) -> Starlette:
     ]
     made = Starlette(
         routes=[Route(route.path, _sentence(route.endpoint)) for route in routes],
-        middleware=[Middleware(_Guard, hosts=hosts)],
+        middleware=[Middleware(_Guard, hosts=hosts, access=access)],
     )
     made.state.answers = answers
     return made
@@ -168,10 +172,11 @@ def _sentence(endpoint: Callable[[Request], Response]) -> Callable[[Request], Re
 
 class _Guard:
     """Answers only its own page on this machine, and only questions (DNS rebinding, forms and scripts of other sites). Another site's
-    picture or link may lead to the page, not to what computes: it could not read the answer, but would cost the time."""
+    picture or link may lead to the page, not to what computes: it could not read the answer, but would cost the time. Then the token
+    is asked for, where there is one."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], access: Access | None) -> None:
+        self.app, self.hosts, self.access = app, hosts, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -191,7 +196,8 @@ class _Guard:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        await self.app(scope, receive, sending)
+        instead = self.access.answer(request) if self.access else None
+        await (instead or self.app)({**scope, "query_string": without_token(scope["query_string"])}, receive, sending)
 
 
 _HEADERS = [

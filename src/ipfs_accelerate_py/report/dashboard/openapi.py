@@ -10,9 +10,14 @@ from .tables import FACETS
 from .tabular import MEDIA_TYPES
 from .views import COLUMNS, VIEWS
 
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The token that the command printed."},
+    "query": {"type": "apiKey", "in": "query", "name": "token"},
+}
 
-def document() -> dict[str, Any]:
-    """OpenAPI 3.1, as plain values."""
+
+def document(*, token: bool) -> dict[str, Any]:
+    """OpenAPI 3.1, as plain values; with ``token`` it says how the token is sent."""
     formats = _parameter("format", "Rows alone, as a file, instead of rows and figure.", {"enum": list(MEDIA_TYPES)})
     facets = [
         _parameter(name, "Keep rows that have one of these values.", {"type": "array", "items": {"type": "string"}})
@@ -54,6 +59,7 @@ def document() -> dict[str, Any]:
             "description": "What a store of measurements holds. Read-only: every address answers GET alone.",
         },
         "paths": paths,
+        **({"components": {"securitySchemes": SCHEMES}, "security": [{name: []} for name in SCHEMES]} if token else {}),
     }
 
 
