@@ -15,6 +15,7 @@ import dashboard_stores
 import pyarrow.parquet as pq
 import pytest
 
+from ipfs_accelerate_py.report.dashboard.access import Access
 from ipfs_accelerate_py.report.dashboard.page import write
 from ipfs_accelerate_py.report.dashboard.server import serving
 from ipfs_accelerate_py.report.dashboard.views import VIEWS
@@ -195,6 +196,82 @@ def test_a_link_that_leads_nowhere_says_so(opened, url: str, address: str):
     }
     sentence = expected.get(address, "Nothing passes" if "<b>" in address else "the numbers")
     page.locator("body", has_text=sentence).wait_for()
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("#view=matirx", "There is no view 'matirx': choose one from the list. Did you mean matrix?"),
+        ("#view=matrix&platfrom=cpu", "The address asks for 'platfrom', which this page does not know. Did you mean platform?"),
+        ("#matrix", "The address asks for 'matrix', which this page does not know."),
+        ("?view=cold", "What stands after ? in the address ('view=cold') changes nothing"),
+        ("#view=cold&view=memory", "The address gives 'view' 2 times: the first one counts."),
+        ("#view=memory&sort=-device_peak", "no column 'device_peak' to sort by. Did you mean device_peak_mb?"),
+        ("#view=progress&precision=int8", "Precision filters nothing here: this view's rows do not have it."),
+        ("#view=matrix&page=-7", "'-7' is no page: the first one is shown."),
+        ("#view=matrix&page=9999", "There is no page 9999"),
+        ("#view=matrix&sql=SELECT", "'sql' in the address belongs to the view 'sql', not to this one."),
+        ("#view=recommend&ask=modell%3Dbert", "'modell', which no recommendation takes. Did you mean model?"),
+        ("#view=recommend&ask=objective%3Dfastest", "'fastest' is no objective: latency is asked."),
+    ],
+)
+def test_no_part_of_an_address_is_ignored_in_silence(opened, url: str, address: str, sentence: str):
+    """What changes nothing in the view is named, with the nearest name that would."""
+    page = opened(url + address, expect_errors=True)
+    page.locator("main [role=status], main [role=alert]", has_text=sentence).wait_for()
+
+
+def test_an_address_whose_parts_all_count_has_no_remark(opened, url: str):
+    """Also while the view changes; and a remark goes when its cause does."""
+    page = opened(f"{url}#view=launches&platform=cpu&sort=-median_ms&search=bert")
+    assert page.locator("#ignored").is_hidden()
+    show(page, "memory")
+    assert page.locator("#ignored").is_hidden()
+    page.evaluate("location.hash = '#view=memory&sort=nothing'")
+    page.locator("#ignored", has_text="no column 'nothing'").wait_for()
+    page.click("[data-sort=device_peak_mb]")
+    page.wait_for_selector("#ignored", state="hidden")
+
+
+def test_a_statement_in_a_changed_address_is_asked(opened, url: str):
+    """A link to another statement, followed in the console, shows that statement's answer."""
+    page = opened(f"{url}#view=sql&sql=SELECT%2041")
+    page.locator("#result tbody td", has_text="41").wait_for()
+    page.evaluate("location.hash = '#view=sql&sql=SELECT%2042'")
+    page.locator("#result tbody td", has_text="42").wait_for()
+
+
+def test_an_answer_that_comes_late_is_not_drawn_over_another_view(opened, url: str):
+    """The console stays when the view that was left answers after it was opened."""
+    page = opened(url)
+    held = []
+    page.route("**/api/views/cold", lambda route: held.append(route))
+    with page.expect_request("**/api/views/cold"):
+        page.locator("#views a[href^='#view=cold']").click()
+    show(page, "sql")
+    with page.expect_response("**/api/views/cold") as late:
+        held.pop().continue_()
+    late.value.finished()
+    page.evaluate("async () => (await fetch('api/status')).json()")  # a later answer: the page has read the late one
+    assert page.locator("#sql").count() == 1
+    assert page.text_content("#title") == "SQL"
+
+
+def test_the_printed_address_opens_the_page_and_its_view(opened, full_store: Path):
+    """The token leaves the address and the view stays in it; everything that the page asks is let in; a new start has another token."""
+    access = Access()
+    with serving(full_store, access=access) as url:
+        page = opened(f"{url}?token={access.token}#view=memory", expect_errors=True)
+        assert page.url == f"{url}#view=memory"
+        page.wait_for_selector(".plot .xy")
+        assert access.token not in page.evaluate(
+            "document.cookie + location.href + performance.getEntries().map((one) => one.name)"
+        )
+        show(page, "sql")
+        page.click("#run")
+        page.wait_for_selector("#result table")
+        access.token = Access().token  # as if started again on the same port
+        page.locator("#trouble", has_text="open the address that ipfs-accelerate dashboard printed").wait_for()
 
 
 def saved(page, kind: str, folder: Path) -> Path:

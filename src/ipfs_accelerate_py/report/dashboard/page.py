@@ -22,7 +22,7 @@ from .filters import Filters
 from .snapshot import Snapshot, Snapshots
 from .views import VIEWS
 
-MODULES = ("dom", "state", "filters", "source", "figure", "table", "exports", "detail", "sql", "recommend", "main")
+MODULES = ("dom", "state", "filters", "ignored", "source", "figure", "table", "exports", "detail", "sql", "recommend", "main")
 SAMPLES_IN_A_FILE = 300_000  # 2 MB of digits; above it a file leaves out lists of samples, and says so
 CELLS_IN_A_FILE = 1_500
 

@@ -3,6 +3,8 @@ import { drawFigure, plotElement } from "./figure.js";
 import { ask } from "./source.js";
 import { plainTable } from "./table.js";
 
+let opened = 0; // the latest question; an earlier one that answers later is not shown
+
 /** Open the details of a cell: the command that repeats it, its launches, what went wrong, every iteration, and where it ran. */
 export async function openDetail(cell, meanings, onClose) {
   const dialog = byId("detail");
@@ -10,14 +12,17 @@ export async function openDetail(cell, meanings, onClose) {
   dialog.onclose = onClose;
   dialog.replaceChildren(element("div", { class: "bar" }, element("h2", { id: "detail-title" }, "Reading …"), close));
   if (!dialog.open) dialog.showModal();
+  const question = ++opened;
   let told;
   try {
     told = await ask(`api/cells/${encodeURIComponent(cell)}`);
   } catch (error) {
+    if (question !== opened || !dialog.open) return;
     byId("detail-title").textContent = "Not to be had";
     dialog.append(element("p", { class: "state", role: "alert" }, error.message));
     return;
   }
+  if (question !== opened || !dialog.open) return;
   const plot = told.figure ? plotElement("Every iteration of every launch, in order.") : null;
   dialog.replaceChildren(
     element("div", { class: "bar" }, element("div", {}, element("h2", { id: "detail-title" }, told.title), element("small", {}, told.shape)), close),

@@ -8,7 +8,7 @@ export function save(name, content, type) {
   document.body.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+  setTimeout(() => URL.revokeObjectURL(address), 60_000); // a slow machine begins to save late
 }
 
 export function toCsv(columns, rows) {

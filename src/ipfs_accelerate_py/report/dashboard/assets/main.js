@@ -3,6 +3,7 @@ import { openDetail } from "./detail.js";
 import { exportBar } from "./exports.js";
 import { drawFigure, partOf, plotElement } from "./figure.js";
 import { FACETS, FACET_NAMES, facetValues, keepRows, sortRows } from "./filters.js";
+import { ignoredParts, meant } from "./ignored.js";
 import { recommendView } from "./recommend.js";
 import { consoleView } from "./sql.js";
 import { ask, isFile, parametersOf } from "./source.js";
@@ -26,6 +27,7 @@ let plot = null;
 async function load() {
   const view = views.find((one) => one.name === state.view);
   const place = byId("view");
+  const question = ++asked; // also where nothing is asked: what an earlier view still waits for is not drawn over this one
   markNavigation();
   document.title = `${view?.title ?? "Unknown view"} · dashboard`;
   byId("title").textContent = view?.title ?? "Unknown view";
@@ -33,19 +35,19 @@ async function load() {
   byId("bar").hidden = !view || view === SQL || view === RECOMMEND;
   byId("note").hidden = true;
   plot = null;
+  if (answer?.name !== state.view) answer = null; // nothing of another view is filtered, compared with the address or saved here
+  tellIgnored(null);
   if (!view) {
-    place.replaceChildren(element("p", { class: "state", role: "alert" }, `There is no view '${state.view}': choose one from the list.`));
+    place.replaceChildren(element("p", { class: "state", role: "alert" }, `There is no view '${state.view}': choose one from the list.${meant(state.view, views.map(({ name }) => name))}`));
     return settle();
   }
   if (view === SQL || view === RECOMMEND) {
-    answer = null;
     if (view === SQL) consoleView(place, state, (text) => { state.sql = text; writeState(state, false); });
     else recommendView(place, state, (text) => { state.ask = text; writeState(state, false); });
     return settle();
   }
   place.setAttribute("aria-busy", "true");
-  const question = ++asked;
-  if (answer?.name !== view.name) { answer = null; place.replaceChildren(element("p", { class: "state" }, "Reading the store …")); }
+  if (answer === null) place.replaceChildren(element("p", { class: "state" }, "Reading the store …"));
   try {
     let told = await ask(`api/views/${view.name}`);
     if (told.partial && !isFile && parametersOf(state).length) told = await ask(`api/views/${view.name}`, parametersOf(state));
@@ -75,6 +77,7 @@ function show() {
   const place = byId("view");
   if (rows.length === 0) {
     plot = null;
+    tellIgnored(null);
     place.replaceChildren(...(answer.rows.length === 0 && !parametersOf(state).length ? emptyView() : [element("p", { class: "state" }, "Nothing passes these filters. "), element("button", { type: "button", class: "quiet", on: { click: clear } }, "Clear filters")]));
     return;
   }
@@ -83,11 +86,18 @@ function show() {
     drawn = partOf(answer.figure, new Set(rows.map((row) => row.key)), state.page, state.sort ? new Map(rows.map((row, place) => [row.key, place])) : null);
     plot = plotElement(`${answer.title}, as a figure; the table below has the same numbers.`);
   } else plot = null;
+  tellIgnored(drawn ? drawn.pages : 1);
   const bar = exportBar(state, answer, rows, drawn ? plot : null);
   const table = rowsTable(answer, rows, { sort: state.sort, command: "command", onOpen: openCell, onSort: (sort) => { state.sort = sort; change(false); byId("view").querySelector(`[data-sort="${sort.replace(/^-/, "")}"]`)?.focus(); } });
   const kinds = [...new Set(rows.map((row) => row.kind).filter(Boolean))];
   place.replaceChildren(bar, ...(drawn ? [element("div", { class: "plotframe", tabindex: "0", role: "region", "aria-label": "Figure" }, plot), pager(drawn)] : []), legend(kinds), table);
   if (drawn) drawNow(drawn, rows);
+}
+
+function tellIgnored(pages) {
+  const told = ignoredParts(location.hash, location.search, state.view, answer, pages);
+  byId("ignored").textContent = told.join(" ");
+  byId("ignored").hidden = told.length === 0;
 }
 
 function drawNow(drawn, rows) {
@@ -148,7 +158,7 @@ function clear() {
 /** Show the state, after writing it into the address. A view that the server cut short is asked again with its filters. */
 function change(filtered) {
   writeState(state, false);
-  if (filtered && answer?.partial && !isFile) load();
+  if (!answer || (filtered && answer.partial && !isFile)) load();
   else show();
   markNavigation();
 }
@@ -156,10 +166,15 @@ function change(filtered) {
 // --- the frame ---------------------------------------------------------------------------------------------------------
 
 function markNavigation() {
-  const link = ({ name, title }) => element("li", {}, element("a", { href: addressOf({ ...state, view: name, page: 1, cell: "", sort: "", sql: "", ask: "" }), "aria-current": name === state.view ? "page" : null }, title));
-  const focused = document.activeElement?.closest?.("#views") ? [...byId("views").querySelectorAll("a")].indexOf(document.activeElement) : -1;
-  byId("views").replaceChildren(...views.map(link));
-  if (focused >= 0) byId("views").querySelectorAll("a")[focused]?.focus();
+  const list = byId("views");
+  // Links stay the same elements: one that is replaced between press and release of the mouse gets no click, and loses the focus.
+  if (list.children.length !== views.length) list.replaceChildren(...views.map(({ title }) => element("li", {}, element("a", {}, title))));
+  list.querySelectorAll("a").forEach((link, place) => {
+    const { name } = views[place];
+    link.setAttribute("href", addressOf({ ...state, view: name, page: 1, cell: "", sort: "", sql: "", ask: "" }));
+    if (name === state.view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  });
   byId("views").querySelector("[aria-current]")?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
 }
 
@@ -170,7 +185,7 @@ function openCell(cell) {
   openDetail(cell, meanings, () => {
     state.cell = "";
     writeState(state, false);
-    opener?.focus?.();
+    if (document.activeElement === document.body) opener?.focus?.(); // closing told us late where something else has the focus already
   });
 }
 
@@ -195,6 +210,11 @@ async function watch() {
   if (!told.error && version && told.version !== version && answer) { version = told.version; await load(); }
 }
 
+/** Asks again after each answer: two questions at once could be answered in the wrong order. */
+function watchOn() {
+  setTimeout(async () => { await watch(); watchOn(); }, ASK_AGAIN_MS);
+}
+
 function theme() {
   const button = byId("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -209,8 +229,8 @@ function keyboard(event) {
   if (event.target.matches?.("input, textarea, select") || byId("detail").open || event.ctrlKey || event.metaKey || event.altKey) return;
   const place = views.findIndex((one) => one.name === state.view);
   if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
-  else if (event.key === "[" && place > 0) location.hash = addressOf({ ...state, view: views[place - 1].name, page: 1, sort: "" });
-  else if (event.key === "]" && place < views.length - 1) location.hash = addressOf({ ...state, view: views[place + 1].name, page: 1, sort: "" });
+  else if (event.key === "[" && place > 0) byId("views").querySelectorAll("a")[place - 1].click();
+  else if (event.key === "]" && place < views.length - 1) byId("views").querySelectorAll("a")[place + 1].click();
 }
 
 async function navigate() {
@@ -218,7 +238,8 @@ async function navigate() {
   state = readState();
   byId("search").value = state.search;
   if (state.view !== before.view) { await load(); byId("content").focus({ preventScroll: true }); scrollTo(0, 0); }
-  else if (answer) show();
+  else if (answer && (!answer.partial || isFile)) show();
+  else await load(); // the console, a recommendation, an unknown view, or rows that the server chose by the filters
   if (state.cell && state.cell !== before.cell) openCell(state.cell);
   else if (!state.cell && byId("detail").open) byId("detail").close();
 }
@@ -236,7 +257,7 @@ async function start() {
   addEventListener("keydown", keyboard);
   addEventListener("resize", () => { clearTimeout(start.resized); start.resized = setTimeout(() => { if (plot && answer) show(); }, 150); });
   try {
-    const listed = await ask("api/views");
+    const [listed] = await Promise.all([ask("api/views"), watch()]); // the head has its texts before anything below can be clicked
     views = [...listed.views, RECOMMEND, SQL];
     meanings = listed.meanings;
   } catch (error) {
@@ -245,8 +266,7 @@ async function start() {
   }
   await load();
   if (state.cell) openCell(state.cell);
-  await watch();
-  if (!isFile) setInterval(watch, ASK_AGAIN_MS);
+  if (!isFile) watchOn();
   return undefined;
 }
 

@@ -1,6 +1,7 @@
 import { commandBox, element } from "./dom.js";
 import { drawFigure, partOf, plotElement } from "./figure.js";
 import { exportBar } from "./exports.js";
+import { meant } from "./ignored.js";
 import { ask, isFile } from "./source.js";
 import { rowsTable } from "./table.js";
 
@@ -25,6 +26,8 @@ export function recommendView(place, state, remember) {
     ...Object.keys(CHOICES).map((name) => field(name, name[0].toUpperCase() + name.slice(1), options(name))),
     ...Object.entries(NUMBERS).map(([name, label]) => field(name, label, element("input", { name, inputmode: "decimal", value: asked.get(name) ?? "" }))),
     element("button", { type: "submit", class: "quiet strong" }, "Recommend"));
+  const unknown = unknownIn(asked);
+  const note = unknown.length ? element("p", { class: "note", role: "status" }, unknown.join(" ")) : "";
   const result = element("div", { id: "recommended", "aria-live": "polite" });
   const run = async () => {
     const pairs = [...new FormData(form)].filter(([, value]) => value !== "");
@@ -37,8 +40,18 @@ export function recommendView(place, state, remember) {
     }
   };
   form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
-  place.replaceChildren(form, result);
+  place.replaceChildren(note, form, result);
   if (state.ask) run();
+}
+
+/** What a question in the address asks that this form cannot. */
+function unknownIn(asked) {
+  const known = ["model", ...Object.keys(CHOICES), ...Object.keys(NUMBERS)];
+  return [...new Set(asked.keys())].flatMap((name) => {
+    if (!known.includes(name)) return [`The address asks for '${name}', which no recommendation takes.${meant(name, known)}`];
+    const wrong = CHOICES[name] && !CHOICES[name].includes(asked.get(name));
+    return wrong ? [`'${asked.get(name)}' is no ${name}: ${CHOICES[name][0] || "any"} is asked. It takes ${CHOICES[name].filter(Boolean).join(", ")}.`] : [];
+  });
 }
 
 function showRecommendation(result, told, state) {

@@ -15,6 +15,7 @@ export async function ask(address, parameters = []) {
   } catch {
     throw new Error("The dashboard's server does not answer: start it again with ipfs-accelerate dashboard.");
   }
+  if (response.status === 500) throw new Error("The dashboard's server met a defect: its terminal has the traceback.");
   const told = await response.json();
   if (!response.ok) throw new Error(told.error);
   return told;
