@@ -214,7 +214,8 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Of this machine's loopback address; 0 for any free one.")] = 8765,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
     token: Annotated[
-        bool, typer.Option("--token/--no-token", help="Answer only with the token of the printed address, or to everybody here.")
+        bool,
+        typer.Option("--token/--no-token", help="Answer only with the token of the printed address, or to everybody here."),
     ] = True,
 ) -> None:
     """Look at the whole store in a browser: filters, figures, every launch, SQL. A running campaign goes on and appears in it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import campaign_fixture as fixture
 import pyarrow as pa
@@ -50,7 +49,8 @@ def full(path: Path) -> Path:
         import_(path, folder)
     add(path, fixture.campaign(launches=7))
     torch = fixture.spec_of("bert", "torch")
-    add(path, [later(fixture.launch(torch, index, 44.0, seed="later")) for index in range(7)])
+    for day, median_ms in (("2026-11-22", 22.0), ("2026-11-29", 44.0), ("2026-11-30", 44.0)):
+        add(path, [dated(fixture.launch(torch, index, median_ms, seed=day), day) for index in range(7)])
     sizes = [
         fixture.launch(
             fixture.spec_of("bert", "torch", batch_size=batch, sequence_length=length), index, 4.0 * batch * length / 32
@@ -69,8 +69,8 @@ def full(path: Path) -> Path:
     return path
 
 
-def later(record: LaunchRecord, **changes: Any) -> LaunchRecord:
-    return replace(record, started_at="2026-11-29T05:00:00.000+00:00", **changes)
+def dated(record: LaunchRecord, day: str) -> LaunchRecord:
+    return replace(record, started_at=f"{day}T05:00:00.000+00:00")
 
 
 def everywhere() -> list[LaunchRecord]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ipfs_accelerate_py.errors import UserError
+from ipfs_accelerate_py.measure.history import history
 from ipfs_accelerate_py.report import cells as report_cells
 from ipfs_accelerate_py.report import figures
 from ipfs_accelerate_py.report.dashboard import page, tables
@@ -109,12 +110,23 @@ def test_simulated_and_measured_never_share_a_row_or_a_comparison(snapshot: Snap
         assert rows and {row["provenance"] for row in rows} == {"measured"}
 
 
-def test_a_slowdown_is_a_step(snapshot: Snapshot) -> None:
-    """The later campaign took twice as long: its point says slower, by about two."""
+def test_a_slowdown_is_a_step(snapshot: Snapshot, full_store: Path) -> None:
+    """From the third of four campaigns on it takes twice as long: that point alone says slower, by about two, as ``history`` does."""
     steps = [row for row in rows_of(snapshot, "timeline") if row["step"] == "slower"]
     assert len(steps) == 1
     assert steps[0]["model_class"] == "bert" and steps[0]["target"].startswith("cpu · torch")
-    assert steps[0]["ratio"] == pytest.approx(44.0 / 21.4, rel=0.1)
+    assert steps[0]["ratio"] == pytest.approx(44.0 / 21.7, rel=0.1)
+    assert steps[0]["started_at"].isoformat().startswith("2026-11-29")
+    same = [row for row in rows_of(snapshot, "timeline") if row["cell"] == steps[0]["cell"]]
+    assert len(same) == 4 and sum(row["step"] != "" for row in same) == 1
+    own = next(row for row in tables.cells(snapshot) if row["cell"] == steps[0]["cell"])
+    records = [
+        record
+        for record in queries.records(full_store)
+        if record.spec.hash == own["spec_hash"] and record.machine == fixture.MACHINE and record.provenance == "measured"
+    ]
+    (step,) = history(records).steps
+    assert (step.after.campaign, step.comparison.ratio) == (steps[0]["campaign"], pytest.approx(steps[0]["ratio"]))
 
 
 def test_scaling_joins_what_differs_in_one_size_only(snapshot: Snapshot) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UserError
 from .compare import Comparison, compare_all
 from .record import LaunchRecord
-from .statistics import launch_medians
+from .statistics import Launches, launch_medians
 from .steps import steps
 
 
@@ -64,19 +64,30 @@ def history(records: Sequence[LaunchRecord]) -> History:
         by_campaign.setdefault(record.campaign_id, []).append(record)
     campaigns = sorted(by_campaign.values(), key=lambda launches: launches[0].started_at)
     points = [_point(launches) for launches in campaigns]
-    places = steps([float(np.log(point.median_ms)) for point in points], [point.launches for point in points])
-    bounds = [0, *places, len(points)]
-    pairs = {}
-    for index, place in enumerate(places):
-        before = [record.samples_ns for launches in campaigns[bounds[index] : place] for record in launches]
-        after = [record.samples_ns for launches in campaigns[place : bounds[index + 2]] for record in launches]
-        pairs[place] = (after, before)
+    pairs = level_pairs(
+        [point.median_ms for point in points], [[record.samples_ns for record in launches] for launches in campaigns]
+    )
     compared = compare_all(pairs) if pairs else {}
     found = [
         Step(points[place - 1], points[place], compared[place], _changed(points[place - 1].software, points[place].software))
-        for place in places
+        for place in pairs
     ]
     return History(tuple(points), tuple(found))
+
+
+def level_pairs(medians_ms: Sequence[float], samples_ns: Sequence[Launches]) -> dict[int, tuple[Launches, Launches]]:
+    """Where a new level begins, by the campaign's place in order of time: the launches of that level, and those of the level before.
+
+    ``medians_ms`` has a campaign's median, ``samples_ns`` the samples of its launches. Whether a step is one, their comparison tells.
+    """
+    places = steps([float(np.log(median)) for median in medians_ms], [len(launches) for launches in samples_ns])
+    bounds = [0, *places, len(medians_ms)]
+    pairs: dict[int, tuple[Launches, Launches]] = {}
+    for index, place in enumerate(places):
+        before = [launch for launches in samples_ns[bounds[index] : place] for launch in launches]
+        after = [launch for launches in samples_ns[place : bounds[index + 2]] for launch in launches]
+        pairs[place] = (after, before)
+    return pairs
 
 
 def _point(launches: Sequence[LaunchRecord]) -> Point:

@@ -54,7 +54,7 @@ def timeline(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             line={"color": colour, "width": 1.5, "dash": ("solid", "dash", "dot")[at // len(colours) % 3]},
             marker={"color": colour, "symbol": symbols, "size": [14 if symbol != "circle" else 8 for symbol in symbols]},
             error_y={**error_bars(found, "median_ms", "low_ms", "high_ms"), "color": colour},
-            hovertext=[f"{name}<br>{row['median_ms']:.4g} ms; {row['step'] or 'the first'}" for row in found],
+            hovertext=[f"{name}<br>{row['median_ms']:.4g} ms; {row['step'] or 'no step'}" for row in found],
             hoverinfo="text",
         )
     return figure.update_layout(height=560, meta={"traces": 24})

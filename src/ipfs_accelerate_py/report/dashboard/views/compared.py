@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ....measure.compare import Comparison, compare_all
+from ....measure.history import level_pairs
+from ....measure.statistics import Launches
 from ... import figures
 from .. import tables
 from ..filters import Filters
@@ -101,8 +103,12 @@ _SAMPLES = """
 """
 
 
+STEPS = "A level is two campaigns or more of one cell: with fewer than four campaigns no step is looked for."
+
+
 def _timeline(snapshot: Snapshot, filters: Filters) -> Found:
-    """Each cell's median by campaign; a step is where a campaign's launches are faster or slower than those of the one before."""
+    """Each cell's median by campaign; a step is where a new level begins, as ``ipfs-accelerate history`` finds it, and what the launches of
+    the level say against those of the level before."""
     of_cell = {row["cell"]: row for row in tables.cells(snapshot)}
     points: dict[str, list[Row]] = {}
     for point in snapshot.rows(_BY_CAMPAIGN) if of_cell else []:
@@ -115,12 +121,11 @@ def _timeline(snapshot: Snapshot, filters: Filters) -> Found:
     samples: dict[tuple[str, str], list[list[int]]] = {}
     for row in snapshot.rows(_SAMPLES, {"cells": wanted}) if wanted else []:
         samples.setdefault((row["cell"], row["campaign_id"]), []).append(row["samples_ns"])
-    pairs: dict[tuple[str, str], tuple[list[list[int]], list[list[int]]]] = {}
+    pairs: dict[tuple[str, str], tuple[Launches, Launches]] = {}
     for cell in wanted:
-        for before, after in zip(again[cell], again[cell][1:], strict=False):
-            later, earlier = (cell, after["campaign"]), (cell, before["campaign"])
-            if later in samples and earlier in samples:
-                pairs[later] = samples[later], samples[earlier]
+        timed = [point for point in again[cell] if (cell, point["campaign"]) in samples]
+        found_here = level_pairs([point["median_ms"] for point in timed], [samples[cell, point["campaign"]] for point in timed])
+        pairs |= {(cell, timed[place]["campaign"]): pair for place, pair in found_here.items()}
     found = compare_all(pairs)
     for cell in wanted:
         for point in again[cell]:
@@ -128,8 +133,10 @@ def _timeline(snapshot: Snapshot, filters: Filters) -> Found:
                 point["step"], point["ratio"] = verdict.text, verdict.ratio
     rows = [point for cell in again for point in again[cell]]
     partial = len(again) > COMPARED_UP_TO
-    note = f"Steps are looked for in the first {COMPARED_UP_TO} of {len(again)} cells: filter to see others." if partial else ""
-    return Found(rows, note, partial)
+    note = (
+        f"Steps are looked for in the first {COMPARED_UP_TO} of {len(again)} cells: filter to see others. " if partial else ""
+    )
+    return Found(rows, note + STEPS, partial)
 
 
 def _checked(snapshot: Snapshot) -> list[Row]:
@@ -178,7 +185,7 @@ VIEWS = (
     View(
         "timeline",
         "Over time",
-        "Did anything become slower? Each cell by campaign; a step is where the comparison over launches says faster or slower.",
+        "Did anything become slower? Each cell by campaign; a step is where a new level begins, by the launches of both.",
         ("model", "target", "flags", "campaign", "started_at", "median_ms", "low_ms", "high_ms", "launches_ok", "step", "ratio"),
         _timeline,
         figures.timeline,
