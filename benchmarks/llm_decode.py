@@ -5,8 +5,8 @@
 Both sides have synthetic weights of the same shape and generate greedily, batch 1; a launch is a fresh browser profile. The time
 of a token is the page's: from the first token of an answer to its last, over their number, so readbacks are in it. onnxruntime-web runs
 the int4 export with a static cache on the GPU and reads logits back for each token. The ratio is theirs over ours (above 1: ours is
-faster), with its interval over launches. The floor is the bytes that a token must read over the bandwidth that copies reach on the same
-device. Refused on software adapters unless --allow-software, and then marked.
+faster), with its interval over launches. Beside it stand the bytes that a token must read
+and what copies reach on the same device (kernels may read faster). Refused on software adapters unless --allow-software, and then marked.
 """
 
 from __future__ import annotations

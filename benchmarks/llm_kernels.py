@@ -2,8 +2,8 @@
 
     python benchmarks/llm_kernels.py --model qwen2 --size 1.5b --bits 4 [--activations int8] [--tune]
 
-One launch. Every product is timed over all layers, whose matrices no cache holds together, in a pass of its own; the floor of each is its
-bytes over the bandwidth that copies reach on the same device. With ``--tune`` every shape is tried, and what beats the usual one is
+One launch. Every product is timed over all layers, whose matrices no cache holds together, in a pass of its own, beside what
+copies reach on the same device (which kernels may exceed). With ``--tune`` every shape is tried, and what beats the usual one is
 remembered for this browser version and adapter. Timestamps say nothing of what a dispatch costs outside the GPU: llm_decode.py does.
 """
 

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, pick: Callable[[Run], tuple[float, ...]],
         if what == "decoded" and side in folders and copies:
             size = floor_bytes(read_folder(folders[side]), *shape[:2], arguments.key_bits, arguments.value_bits)
             copied = float(np.median(copies))
-            line += f"; floor {size / 1e6:.1f} MB a token at {copied / 1e9:.1f} GB/s of copies = {copied / size:.0f} tokens/s"
+            line += f"; a token reads {size / 1e6:.1f} MB; copies reach {copied / 1e9:.0f} GB/s on this device, kernels may read faster"
         print(line + mark)
     for side in folders:
         if min(len(times[side]), len(times.get("onnxruntime-web", []))) >= 2:

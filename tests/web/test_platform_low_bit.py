@@ -179,3 +179,19 @@ def test_a_low_bit_folder_runs_as_it_is(llama: UnifiedWebPlatform):
         UnifiedWebPlatform(folder, "text", "wasm")
     with pytest.raises(ConfigurationError, match="A simulation runs onnxruntime"):
         UnifiedWebPlatform(folder, "text", web_api_mode="simulation")
+
+
+def test_the_embedded_model_writes_text_without_a_hub(folders: Path):
+    """The bare name of the class is the trained model of the package, and its tokens are torch's on the same weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    require("chromium")
+    with UnifiedWebPlatform("llama", "text", "webgpu", "chromium", configuration={"adapter": "software"}) as platform:
+        answer = platform.run_inference({"text": "The program reads"}, max_new_tokens=6)
+        prompt = platform.model.preprocess({"text": "The program reads"}).arrays["input_ids"]
+        folder = platform.model.low_bit
+    assert folder is not None
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
+    assert answer["result"]["token_ids"] == [greedy(model, folder, prompt, 6)]
+    assert (answer["metadata"]["weights"], answer["metadata"]["engine"]) == ("trained", "wgsl")
+    assert any(character.isalpha() for character in answer["result"]["text"][0])

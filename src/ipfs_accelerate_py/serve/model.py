@@ -14,6 +14,7 @@ from ..models.processing.text import load_tokenizer
 from ..models.registry import resolve
 from ..quantize import stored
 from ..quantize.cached import GROUP_SIZE, cached_folder
+from ..quantize.embedded import embedded_folder
 from ..quantize.folder import Progress, Request
 from ..quantize.sources import open_source
 from ..web.browsers import Browser
@@ -46,7 +47,8 @@ class Options:
 
 def quantized_folder(model: str, options: Options, on_progress: OnProgress = lambda _: None) -> Path:
     """The folder that ``model`` names, or low-bit weights of it in the cache, made with the rtn solver where they are not there yet."""
-    path = Path(model).expanduser()
+    embedded = embedded_folder(model, options.size, options.weights) if options.bits is None else None
+    path = embedded or Path(model).expanduser()
     if (path / stored.MANIFEST).is_file():
         if options.bits is not None:
             own = stored.read_manifest(path)["request"]["bits"]

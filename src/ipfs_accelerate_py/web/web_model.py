@@ -18,6 +18,7 @@ from ..paths import cache_folder
 from ..platforms.registry import platform
 from ..quantize.architecture import MODEL_TYPES as LOW_BIT_TYPES
 from ..quantize.cached import GROUP_SIZE, cached_folder
+from ..quantize.embedded import embedded_folder
 from ..quantize.folder import Request
 from ..quantize.sources import open_source
 from ..quantize.stored import read_manifest
@@ -76,7 +77,8 @@ class WebModel:
         if model_name is None:
             model_name = next(name for name, kind in classes.items() if model_type in types_of(kind))
         try:
-            self.low_bit = low_bit_folder(model_name)
+            embedded = embedded_folder(model_name, size, weights)
+            self.low_bit = embedded or low_bit_folder(model_name)
             self.reference: ModelReference = (
                 low_bit_reference(self.low_bit, size, weights) if self.low_bit else resolve(model_name, size, weights)
             )
