@@ -19,6 +19,7 @@ from ipfs_accelerate_py.report.wording import bounds, listed, model_labels, repe
         (1168.3, (1140.0, 1200.0), "1,170", "[1,140, 1,200]"),
         (0.012345, (0.0123, 0.0124), "0.01235", "[0.01230, 0.01240]"),
         (90.4, (86.0, 95.0), "90", "[86, 95]"),
+        (22.1, (18.0, 1400.0), "20", "[20, 1,400]"),
         (5.0, None, "5.00", "no interval"),
         (float("nan"), None, "n/a", "no interval"),
         (0.0, None, "0", "no interval"),

@@ -34,6 +34,9 @@ def _decimals(value: float, interval: Interval | None) -> int:
 
 
 def _with_decimals(value: float, decimals: int) -> str:
+    """One significant digit is left in any case: beside a bound that is a hundred times larger, a time is still no "0"."""
+    if value:
+        decimals = max(decimals, -math.floor(math.log10(abs(value))))
     return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 
 
