@@ -60,11 +60,25 @@ def _did(opened: Opened) -> dict[str, Any]:
     }
 
 
+def loading_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
+    """Nothing that the page must be asked for: measuring its heap can take the browser seconds."""
+    opened = platform.runner.opened
+    loading = opened.served.loading if opened else None
+    return {
+        "provenance": platform.runner.provenance,
+        "fetch_ms": loading.fetch_ms if loading else None,
+        "upload_ms": loading.upload_ms if loading else None,
+        "compile_ms": loading.compile_ms if loading else None,
+        "bytes": loading.bytes if loading else None,
+        "bytes_fetched": loading.bytes_fetched if loading else None,
+        "bytes_from_cache": loading.bytes_from_cache if loading else None,
+    }
+
+
 def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
     from ..measure.memory import tree_memory
 
     opened = platform.runner.opened
-    loading = opened.served.loading if opened else None
     live = opened.live if opened and opened.live and opened.live.healthy else None
     page_memory = opened.served.memory() if opened and live else {}
     device = (opened.served.facts.get("device") or {}) if opened else {}
@@ -77,15 +91,7 @@ def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
         "provenance": opened.served.provenance if opened else None,
         "memory_usage_mb": held / 1e6 if held is not None else None,
         "memory": {"browser_processes_bytes": held, **{key: page_memory.get(key) for key in parts}},
-        "loading": {
-            "provenance": platform.runner.provenance,
-            "fetch_ms": loading.fetch_ms if loading else None,
-            "upload_ms": loading.upload_ms if loading else None,
-            "compile_ms": loading.compile_ms if loading else None,
-            "bytes": loading.bytes if loading else None,
-            "bytes_fetched": loading.bytes_fetched if loading else None,
-            "bytes_from_cache": loading.bytes_from_cache if loading else None,
-        },
+        "loading": loading_metrics(platform),
         "shaders": page_memory.get("shaders") or {"count": None, "compiled_ms": None, "cache": None},
         "kernels": platform.metrics.kernels or {"step": None, "reason": _no_kernels(opened)},
         "bridge": {

@@ -131,7 +131,7 @@ class UnifiedWebPlatform:
         opened = self.runner.open(on_progress)
         if opened.choices["precompilation"].on and not opened.served.compiled_ahead:
             requests.warm_up(self, 1)
-        return self.get_performance_metrics()["loading"]
+        return performance.loading_metrics(self)
 
     def _import_early(self) -> None:
         """Python's imports overlap with the browser's start. What is wrong with the model is raised by whoever needs it first."""
