@@ -20,7 +20,9 @@ HEADER = """\
 
 def main() -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
-    report = json.loads(subprocess.run([*command, TORCH, ".[all,dev,llama-cpp]"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+    report = json.loads(
+        subprocess.run([*command, TORCH, ".[all,dev,llama-cpp]"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    )
     pins = set()
     for item in report["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
