@@ -42,7 +42,7 @@ def perplexity(logits: np.ndarray, ids: np.ndarray) -> float:
     """Of each token after the first, from the logits [tokens, vocabulary] of the one before."""
     import torch
 
-    return float(torch.nn.functional.cross_entropy(torch.from_numpy(logits[:-1]), torch.from_numpy(ids[1:])).exp())
+    return float(torch.nn.functional.cross_entropy(torch.tensor(logits[:-1]), torch.tensor(ids[1:])).exp())
 
 
 def compared(found: np.ndarray, right: np.ndarray) -> str:
