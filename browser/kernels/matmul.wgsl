@@ -55,22 +55,5 @@ fn main(
 #endfor
     }
   }
-#for t 0 TOKENS
-  for (var i = 0u; i < 4u; i++) {
-    let token = first_token + local.y + 16u * $tu;
-    let row = first_row + local.x + 16u * i;
-    if (token < tokens && row < rows) {
-      var total = sum$t[i];
-#if HAS_BIAS
-      total += bias(row);
-#endif
-      let at = token * ALL_ROWS + scales[FIRST_ROW_AT] + row;
-#if RESIDUAL
-      y[at] += total;
-#else
-      y[at] = total;
-#endif
-    }
-  }
-#endfor
+#include matmul_results
 }

@@ -82,7 +82,7 @@ fn main(
   let first_token = workgroup.y * 64u;
   let steps = (COLUMNS + 31u) / 32u;
   let i = index % 128u;
-#for t 0 4
+#for t 0 TOKENS
   var sum$t = vec4(0.0);
 #endfor
   var next = fetch(0u, index, first_row, first_token, rows, tokens);
@@ -104,7 +104,7 @@ fn main(
 #endfor
     let scale = vec4(ws0.x, ws1.x, ws2.x, ws3.x);
     let shift = vec4(ws0.y, ws1.y, ws2.y, ws3.y);
-#for t 0 4
+#for t 0 TOKENS
     {
       let xa = staged_x[(local.y + 16u * $tu) * STRIDE];
       let xb = staged_x[(local.y + 16u * $tu) * STRIDE + 1u];
@@ -114,24 +114,7 @@ fn main(
     }
 #endfor
   }
-#for t 0 4
-  for (var n = 0u; n < 4u; n++) {
-    let token = first_token + local.y + 16u * $tu;
-    let row = first_row + local.x + 16u * n;
-    if (token < tokens && row < rows) {
-      var total = sum$t[n];
-#if HAS_BIAS
-      total += bias(row);
-#endif
-      let at = token * ALL_ROWS + scales[FIRST_ROW_AT] + row;
-#if RESIDUAL
-      y[at] += total;
-#else
-      y[at] = total;
-#endif
-    }
-  }
-#endfor
+#include matmul_results
 }
 
 fn dot32(xa: vec4<u32>, xb: vec4<u32>, wa: vec4<u32>, wb: vec4<u32>) -> i32 {

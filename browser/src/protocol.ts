@@ -153,8 +153,6 @@ export interface EngineSpec {
   prefill_arithmetic: "float32" | "float16" | "int8";
   subgroups: boolean | null;
   attention_workgroups: number;
-  steps_per_submit: number;
-  submits_in_flight: number;
   tuned: Record<string, number>;
 }
 

@@ -206,7 +206,7 @@ def test_a_matrix_times_an_int8_chunk(page_of: Pages, key: str, bits: int):
     rounded = np.round(padded / np.where(step > 0, step, 1)) * step
     np.testing.assert_allclose(made["0.5"].reshape(tokens, blocks, 2)[..., 1], rounded.sum(2), rtol=1e-3, atol=2e-2)
     tensors = {**buffers(matrix, bias), "0.2": state(rows=tokens), "0.3": made["0.4"], "0.4": old.copy(), "0.5": made["0.5"]}
-    constants = {**layout(bits, columns, 32), "ALL_ROWS": rows, "RESIDUAL": 1, "HAS_BIAS": 1}
+    constants = {**layout(bits, columns, 32), "TOKENS": 4, "ALL_ROWS": rows, "RESIDUAL": 1, "HAS_BIAS": 1}
     found = run_kernel(page, "matmul_int8", constants, tensors, {"0.4": np.float32}, (2, 2))["0.4"]
     rounded = rounded.reshape(tokens, -1)[:, :columns]
     assert (

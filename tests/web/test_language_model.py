@@ -18,6 +18,7 @@ from product_model import require
 from ipfs_accelerate_py.errors import LaunchError, UserError
 from ipfs_accelerate_py.web.language_model import LanguageModel, LoadProgress, Sampling
 from ipfs_accelerate_py.web.language_model_folder import read_folder
+from ipfs_accelerate_py.web.remembered import tuned_numbers
 
 pytest.importorskip("transformers")
 
@@ -70,6 +71,30 @@ def test_cheaper_arithmetic_stays_near(tmp_path: Path):
     with pytest.raises(LaunchError, match="no subgroups of a known size") as raised:
         opened("firefox", tmp_path / "model", subgroups=True).close()
     assert raised.value.error_class == "unsupported"
+
+
+def test_shapes_that_were_searched_are_remembered_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A search times every product in several shapes and remembers what is faster; a load takes what is remembered for its adapter, the
+    logits stay those of transformers, and a shape that the adapter cannot have is refused, so it was taken."""
+    monkeypatch.setenv("IPFS_ACCELERATE_CACHE", str(tmp_path / "cache"))
+    folder, ids = tmp_path / "model", some_ids(12)
+    expected = logits(save(build("llama"), folder, 4), ids)
+    with opened("chromium", folder) as model:
+        found = model.tune(budget_s=40)
+        assert tuned_numbers(model.browser) == found["remembered"]
+    tried = [product for product in found["products"] if product["shape"] is not None]
+    assert tried and all(ns > 0 for product in found["products"] for ns in product["ns"])
+    keys = {product["key"] for product in found["products"]}
+    assert set(found["fastest"]) <= keys
+
+    def numbers(workgroup: int, lanes: int, rows: int) -> dict[str, int]:
+        shape = {"workgroup": workgroup, "lanes": lanes, "rows": rows}
+        return {f"{found['adapter_key']}|{key} {name}": value for key in keys for name, value in shape.items()}
+
+    with opened("chromium", folder, tuned=numbers(64, 32, 4)) as model:
+        assert worst(model.logits(ids, path="decode"), expected) < 1e-3
+    with pytest.raises(LaunchError, match="matvec"):
+        opened("chromium", folder, tuned=numbers(4096, 32, 1)).close()
 
 
 def test_512_tokens_in_the_plain_variant(tmp_path: Path):

@@ -252,3 +252,16 @@ def test_a_file_that_vanished_is_told_before_it_is_sent(tmp_path: Path, monkeypa
         monkeypatch.setattr(type(platform.model), "graphs", lambda *_: (tmp_path / "model", graphs))
         with pytest.raises(Exception, match=r"model\.onnx could not be read: there is no such file"):
             platform.load()
+
+
+def test_sleeping_threads_of_wasm_keep_the_heap_from_being_measured():
+    """With one thread Chromium measures its heap; with two it cannot, and the reason is told each time."""
+    with open_platform("chromium", "wasm", threads=1) as platform:
+        platform.load()
+        assert platform.get_performance_metrics()["memory"]["js_heap_bytes"] > 1e5
+    with open_platform("chromium", "wasm", threads=2) as platform:
+        platform.load()
+        for _ in range(2):
+            memory = platform.get_performance_metrics()["memory"]
+            assert memory["js_heap_bytes"] is None
+            assert "threads of wasm sleep" in memory["js_heap_reason"]

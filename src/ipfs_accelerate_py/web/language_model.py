@@ -114,8 +114,6 @@ class LanguageModel:
         prefill_arithmetic: Literal["float32", "float16", "int8"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
-        steps_per_submit: int = 0,
-        submits_in_flight: int = 2,
         tuned: Mapping[str, int] | None = None,
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
@@ -142,8 +140,6 @@ class LanguageModel:
             prefill_arithmetic=prefill_arithmetic,
             subgroups=subgroups,
             attention_workgroups=attention_workgroups,
-            steps_per_submit=steps_per_submit,
-            submits_in_flight=submits_in_flight,
         )
         self._tuned = tuned
         self.finish_reason: str | None = None

@@ -95,9 +95,8 @@ class EngineSpec:
     ``prefill_tokens``: tokens of a chunk. ``activations``: ``float`` or ``int8`` (products of four 8-bit integers, where the weights are
     quantised). ``subgroups``: False keeps to the plain variant, None takes what the adapter has. ``attention_workgroups``: how
     many a token's attention is split into at least, where the context is long enough; 0 chooses by adapter. ``prefill_arithmetic``
-    float16 multiplies a prompt's tiles in half precision, int8 quantised weights with activations of 8 bits. ``steps_per_submit``: 0
-    follows the readback's time; ``submits_in_flight`` at a time. ``tuned``: numbers by "adapter|what" that earlier searches found (see
-    web/remembered.py); the page takes those of its adapter.
+    float16 multiplies a prompt's tiles in half precision, int8 quantised weights with activations of 8 bits. ``tuned``: numbers by
+    "adapter|what" that earlier searches found (see web/remembered.py); the page takes those of its adapter.
     """
 
     context_length: int
@@ -109,8 +108,6 @@ class EngineSpec:
     prefill_arithmetic: Literal["float32", "float16", "int8"]
     subgroups: bool | None
     attention_workgroups: int
-    steps_per_submit: int = 0
-    submits_in_flight: int = 2
     tuned: dict[str, int] = field(default_factory=dict)
 
 

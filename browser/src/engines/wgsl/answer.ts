@@ -9,6 +9,7 @@ import type { LanguageModel } from "./model";
 
 const NO_TOKEN = 0xffffffff;
 const MOST_STEPS = RESULTS / 4;
+const IN_FLIGHT = 2;
 
 interface Batch {
   first: number;
@@ -93,7 +94,7 @@ export class Answer {
     let firstNs = 0;
     let previousNs = nowNs();
     while (!this.over) {
-      while (!this.cancelled && asked < most && inFlight.length < this.model.spec.engine.submits_in_flight) {
+      while (!this.cancelled && asked < most && inFlight.length < IN_FLIGHT) {
         const steps = asked === 0 ? 1 : Math.min(this.stepsPerSubmit, most - asked);
         inFlight.push(this.submit(asked, steps));
         asked += steps;
@@ -200,11 +201,6 @@ export class Answer {
 
   /** Enough steps in a submit that the device has work for as long as a readback takes. */
   private adapt(stepNs: number): void {
-    const { steps_per_submit: fixed } = this.model.spec.engine;
-    if (fixed) {
-      this.timing.steps_per_submit = this.stepsPerSubmit = Math.min(fixed, MOST_STEPS);
-      return;
-    }
     // Twice as long, as the next submit must be encoded within that time too.
     const wanted = Math.ceil((2 * this.model.readbackNs) / Math.max(stepNs, 1));
     // Grows gently: the first steps after a prompt say little.

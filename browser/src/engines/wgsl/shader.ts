@@ -17,6 +17,7 @@ import embed from "../../../kernels/embed.wgsl";
 import fold from "../../../kernels/fold.wgsl";
 import matmul from "../../../kernels/matmul.wgsl";
 import int8_order from "../../../kernels/int8_order.wgsl";
+import matmul_results from "../../../kernels/matmul_results.wgsl";
 import matmul_int8 from "../../../kernels/matmul_int8.wgsl";
 import matrix from "../../../kernels/matrix.wgsl";
 import matvec from "../../../kernels/matvec.wgsl";
@@ -35,7 +36,7 @@ import state from "../../../kernels/state.wgsl";
 import swiglu from "../../../kernels/swiglu.wgsl";
 
 const files: Record<string, string> = {
-  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, fold, int8_order, matmul, matmul_int8, matrix,
+  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, fold, int8_order, matmul, matmul_int8, matmul_results, matrix,
   matvec, matvec_float, matvec_int8, order, quads, quantize_chunk, reduce, rms_norm, rotary, sample, sample_greedy, sampling, state, swiglu,
 };
 

@@ -78,7 +78,7 @@ export async function chunkSteps(making: Making, linear: Linear, residual: boole
     steps.push(
       (async () => {
         const pipeline = int8
-          ? await pipelines.get("matmul_int8", { ...anyShape(part.layout), ...fused }, `${bits}-bit matrix of an int8 chunk`)
+          ? await pipelines.get("matmul_int8", { ...anyShape(part.layout), ...fused, TOKENS: variant.tokens }, `${bits}-bit matrix of an int8 chunk`)
           : await pipelines.get("matmul", { ...anyShape(part.layout), ...fused, TOKENS: variant.tokens, ELEMENT: variant.element }, `${bits}-bit matrix of a chunk`);
         const { state, x, y, words, blocks } = buffers;
         const group = bind(device, pipeline, 0, { 0: part.values, 1: part.scales, 2: state, 3: int8 ? words : x, 4: y, ...(int8 ? { 5: blocks } : {}) });

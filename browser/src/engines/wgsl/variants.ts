@@ -129,11 +129,12 @@ export function matvec(part: Part, variant: Variant, epsilon: number, use: Matve
   const columns = constants["COLUMNS"] as number;
   const block = constants["BLOCK"] as number;
   const streams = swiglu ? 2 : 1;
-  // 256 bytes for what the others need: `partials` of subgroups, and the greatest logits.
-  const room = variant.workgroupBytes - 256 - (4 * rows * streams * workgroup) / (variant.subgroups ? 4 : 1) - 8 * workgroup - (merge ? 4 * merge.heads * MOST_MERGED : 0);
-  const whole = stagedBytes(padded, constants, int8) <= room;
-  const pieces = Math.ceil(stagedBytes(padded, constants, int8) / room);
-  const tile = whole ? padded : Math.ceil(padded / pieces / block / 2) * 2 * block;
+  // Beside the vector lie the partial sums, the greatest logits, and the parts' shares of an attention, each begun at 16 bytes.
+  const room = variant.workgroupBytes - 96 - (4 * rows * streams * workgroup) / (variant.subgroups ? 4 : 1) - 8 * (workgroup / lanes) - (merge ? 4 * merge.heads * MOST_MERGED : 0);
+  const blocks = padded / block;
+  const most = Math.max(1, Math.floor(room / stagedBytes(block, constants, int8))); // blocks at a time
+  const whole = blocks <= most;
+  const tile = Math.ceil(blocks / Math.ceil(blocks / most)) * block;
   const tiles = Math.ceil(part.rows / streams / (rows * (workgroup / lanes)));
   // Workgroups that bring the vector in once go through several tiles of rows, all as many.
   const each = whole ? Math.ceil(tiles / Math.ceil(variant.invocations / workgroup)) : 1;
