@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import pytest
@@ -13,6 +14,7 @@ from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.recommend.prices import COLUMNS, comparable, table
 from ipfs_accelerate_py.recommend.request import Request
 from ipfs_accelerate_py.store.prices import stored_prices
+from ipfs_accelerate_py.store.writer import Store
 
 HEADER = ",".join(COLUMNS)
 runner = CliRunner()
@@ -46,6 +48,15 @@ def test_a_bad_row_keeps_nothing(tmp_path):
     done = run("prices", "import", put(tmp_path, "cpu,1,EUR,2026-11-01,x", "cuda,1,EUR,2026-11-01,"), "--store", store)
     assert isinstance(done.exception, UserError) and "line 3: source is empty" in str(done.exception)
     assert not store.exists()
+
+
+def test_a_store_without_prices_says_how_to_add_them(tmp_path):
+    """Instead of an empty table; JSON is an empty list."""
+    store = tmp_path / "kept.duckdb"
+    Store.create_or_open(store)
+    listed = run("prices", "list", "--store", store)
+    assert listed.exit_code == 0 and "prices import FILE.csv" in listed.stdout
+    assert json.loads(run("prices", "list", "--store", store, "--json").stdout) == []
 
 
 def test_stored_prices_decide_the_cost(tmp_path):

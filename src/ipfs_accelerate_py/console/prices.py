@@ -19,4 +19,8 @@ def add(file: Path, store: Path) -> None:
 
 def show(store: Path, *, as_json: bool) -> None:
     """Every price with its date and source."""
-    show_rows(COLUMNS, stored_prices(store), as_json=as_json)
+    rows = stored_prices(store)
+    if not rows and not as_json:
+        print(f"{store} has no prices. Keep yours with: ipfs-accelerate prices import FILE.csv")
+        return
+    show_rows(COLUMNS, rows, as_json=as_json)
