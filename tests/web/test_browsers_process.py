@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from browser_family import of_kind
 
 from ipfs_accelerate_py.errors import LaunchError, UserError
 from ipfs_accelerate_py.web import browser_flags, browser_process
@@ -130,9 +131,9 @@ def test_killed_browser_is_a_crash(key: str, page: Page) -> None:
 def test_gpu_process_crash_is_seen(key: str, page: Page) -> None:
     """Chromium survives its GPU process; the loss is told as gpu_process_crashed while the browser runs."""
     with opened(key, page) as process:
-        gpu = [pid for pid in process.process_ids() if "--type=gpu-process" in psutil.Process(pid).cmdline()]
+        gpu = of_kind(process.process_ids()[0], "gpu-process")
         assert gpu, "no GPU process"
-        os.kill(gpu[0], signal.SIGABRT)
+        gpu[0].send_signal(signal.SIGABRT)
         until(process.failure, "the crash in the log")
         failure = process.failure()
         assert failure is not None and failure.error_class == "gpu_process_crashed"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from browser_family import ended, of_kind, suspend
 from product_model import INPUTS, WEIGHTS, require
 
 from ipfs_accelerate_py.errors import LaunchError
@@ -87,8 +88,7 @@ def test_a_killed_browser_is_a_crash(open_session: Opener, key: str):
 
 def kill_soon(session: PageSession, kind: str) -> None:
     """SIGABRT, half a second from now, to the browser's processes of this kind (``renderer``, ``gpu-process``)."""
-    family = psutil.Process(session.process_ids()[0]).children(recursive=True)
-    found = [process for process in family if f"--type={kind}" in process.cmdline()]
+    found = of_kind(session.process_ids()[0], kind)
     assert found
 
     def kill() -> None:
@@ -135,12 +135,12 @@ def test_a_hang_is_a_timeout_and_closing_still_works(open_session: Opener, key: 
     root = psutil.Process(session.process_ids()[0])
     family = [root, *root.children(recursive=True)]
     for process in family:
-        process.suspend()
+        suspend(process)
     with pytest.raises(LaunchError, match="steady went over its limit of 1 s") as raised:
         session.timed_samples(1)
     assert raised.value.error_class == "timeout"
     session.close()
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert all(ended(process) for process in family)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from browser_family import ended, of_kind, suspend
 from product_model import require
 
 from ipfs_accelerate_py.web.async_platform import AsyncUnifiedWebPlatform
@@ -50,14 +51,6 @@ def process_of(platform: UnifiedWebPlatform) -> psutil.Process:
     return psutil.Process(platform._host.live.page.process.process_ids()[0])
 
 
-def ended(process: psutil.Process) -> bool:
-    """Gone, or waiting for a parent that may never ask for it."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def await_end(processes: list[psutil.Process]) -> None:
     deadline = time.monotonic() + 30
     while not all(ended(process) for process in processes) and time.monotonic() < deadline:
@@ -74,7 +67,7 @@ def kill_browser(platform: UnifiedWebPlatform) -> None:
 
 def kill_kind(kind: str) -> Callable[[UnifiedWebPlatform], None]:
     def kill(platform: UnifiedWebPlatform) -> None:
-        found = [p for p in process_of(platform).children(recursive=True) if f"--type={kind}" in p.cmdline()]
+        found = of_kind(process_of(platform).pid, kind)
         assert found
         for process in found:
             process.send_signal(signal.SIGABRT)
@@ -87,7 +80,7 @@ def stop_all(platform: UnifiedWebPlatform) -> None:
     """A hang: every process of the browser is suspended, and the limit of a pass is short from now on."""
     root = process_of(platform)
     for process in [root, *root.children(recursive=True)]:
-        process.suspend()
+        suspend(process)
     platform.timeout_s = 1.0
 
 
