@@ -11,14 +11,29 @@ import pyarrow as pa
 
 from ipfs_accelerate_py.measure.record import LaunchRecord
 from ipfs_accelerate_py.models.registry import model_classes
-from ipfs_accelerate_py.spec import Spec, Target, Workload
+from ipfs_accelerate_py.spec import Spec, Target, Workload, identity
+from ipfs_accelerate_py.store import observed
 from ipfs_accelerate_py.store.connection import connect
 from ipfs_accelerate_py.store.exchange import import_
+from ipfs_accelerate_py.store.quality import QualityRow, QualitySession, add_quality
 from ipfs_accelerate_py.store.rows import SPOOL_SCHEMA, to_row
 from ipfs_accelerate_py.store.writer import Store, _insert
 
 REFERENCE = Path(__file__).parents[2] / "data" / "reference"
 PLATFORMS = {"cpu": "torch", "cuda": "torch", "rocm": "torch", "mps": "torch", "openvino": "openvino"}
+PREDICTED = {
+    "model_version": "1", "model": "bert small", "platform": "cpu", "engine": "torch", "device": "default", "browser": None,
+    "new_tokens": None, "precision": "float32", "mode": "inference", "level": 0.9, "memory_bytes": 1e8, "reasons": [],
+    "provenance": "predicted", "batch_size": 1, "sequence_length": 128, "regime": "new model",
+}  # fmt: skip
+# format -> bits per weight, what each of four windows lost in nats, whose format, its solver, bits per cached value
+FORMATS = {
+    "3 bits, gptq": (3.2, (0.05, 0.06, 0.05, 0.06), "ipfs_accelerate_py", "gptq", None),
+    "2 bits, gptq": (2.3, (0.20, 0.24, 0.21, 0.22), "ipfs_accelerate_py", "gptq", None),
+    "llama.cpp Q3_K, every matrix": (3.4, (0.07, 0.08, 0.06, 0.07), "llama.cpp", None, None),
+    "another's 4 bits": (4.3, (0.01, -0.01, 0.02, 0.0), "another", "other", None),
+    "cache of 4 and 2 bits": (32.0, (0.01, 0.02, 0.01, 0.02), "ipfs_accelerate_py", None, 4.0),
+}
 BROWSERS = {"wasm": "firefox", "webnn": "chromium-headless-shell", "webgpu": "chromium"}
 
 
@@ -44,7 +59,7 @@ def add(
 
 def full(path: Path) -> Path:
     """Reference data; failed, unsupported, wrong, unchecked and simulated cells; batch sizes and lengths; all classes and platforms; a
-    campaign that found bert slower than before."""
+    campaign that found bert slower than before; a probe, predictions and perplexities."""
     for folder in sorted(REFERENCE.glob("*/")):
         import_(path, folder)
     add(path, fixture.campaign(launches=7))
@@ -66,7 +81,40 @@ def full(path: Path) -> Path:
     ]
     add(path, sizes)
     add(path, everywhere(), simulate=True)
+    add_beside_launches(path)
     return path
+
+
+def add_beside_launches(path: Path) -> None:
+    """A probe of the fixture's processor, predictions of a measured and of an unmeasured cell, and perplexities of all makers."""
+    rates = [("matmul", 1e9, 2e11), ("bandwidth", 1e8, 1e10)]
+    rows = [
+        {"kind": kind, "precision": "float32", "size": size, "value": value, "samples_ns": [1], "facts": {}}
+        for kind, size, value in rates
+    ]
+    observed.add_probe(path, fixture.TARGETS["torch"], fixture.MACHINE, fixture.ENVIRONMENT, rows)
+    band = {"latency_ms": 25.0, "latency_low_ms": 18.0, "latency_high_ms": 40.0, "machine_hash": identity(fixture.MACHINE)}
+    observed.add_predictions(path, [{**PREDICTED, **band}, {**PREDICTED, **band, "batch_size": 16}])
+    for provenance in ("measured", "simulated"):
+        add_perplexities(path, provenance)
+
+
+def add_perplexities(path: Path, provenance: str = "measured", windows: int = 4) -> None:
+    """The float weights of a llama and FORMATS on the same ``windows``."""
+    nats = [3.0, 3.5, 4.0, 4.5][:windows]
+    session = QualitySession(
+        model="llama, 19.9 million weights",
+        origin=f"folder:{provenance}",
+        windows_sha256="0" * 64,
+        machine=fixture.MACHINE,
+        provenance=provenance,
+    )
+    rows = [QualityRow(format="float32", bits_per_weight=32.0, nats=nats, tokens=100 * windows, is_reference=True)]
+    for name, (bits, lost, maker, solver, cached) in FORMATS.items():
+        found = [value + more for value, more in zip(nats, lost, strict=False)]
+        fields = {"made_by": maker, "solver": solver, "bits_per_cached_value": cached}
+        rows.append(QualityRow(format=name, bits_per_weight=bits, nats=found, tokens=100 * windows, **fields))
+    add_quality(path, session, rows)
 
 
 def dated(record: LaunchRecord, day: str) -> LaunchRecord:

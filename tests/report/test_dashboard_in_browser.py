@@ -29,7 +29,6 @@ AXE = Path(__file__).parents[2] / "browser" / "node_modules" / "axe-core" / "axe
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
 PATIENCE_MS = 90_000  # of a loaded machine; nothing waits longer than it must
 EVIL = '</script><script>window.owned=1</script><img src=x onerror="window.owned=1"><a href="javascript:window.owned=1">x</a>'
-EMPTY = {"roofline", "predictions"}  # the full store has neither a probe nor a prediction
 
 
 @pytest.fixture(scope="module")
@@ -103,16 +102,12 @@ def shown(page) -> tuple[int, int]:
 
 @pytest.mark.parametrize("how", ["served", "file"])
 def test_every_view_shows_its_figure_and_its_rows(opened, url: str, file: str, how: str):
-    """Served and from disk alike: a figure with marks, a table, buttons to save; an empty view names its command."""
+    """Served and from disk alike: a figure with marks, a table, buttons to save."""
     page = opened(url if how == "served" else file)
     assert page.locator("#views a").count() == len(VIEWS) + 2
     for name, view in VIEWS.items():
         show(page, name)
         assert page.text_content("#title") == view.title
-        if name in EMPTY:
-            assert view.empty[1] in page.text_content("#view")
-            assert page.locator(".plot").count() == 0
-            continue
         page.wait_for_selector(".plot .xy")
         marks = page.evaluate(
             "document.querySelector('.plot').data.reduce((sum, trace) => sum + (trace.customdata?.length ?? 0), 0)"

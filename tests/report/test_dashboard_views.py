@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +13,7 @@ from statistics import median
 
 import campaign_fixture as fixture
 import dashboard_stores
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import pytest
@@ -29,12 +31,6 @@ from ipfs_accelerate_py.report.dashboard.views import VIEWS, read
 from ipfs_accelerate_py.report.data import from_store
 from ipfs_accelerate_py.store import queries
 from ipfs_accelerate_py.store.writer import Store
-
-PREDICTED = {
-    "model_version": "1", "model": "bert small", "platform": "cpu", "engine": "torch", "device": "default", "browser": None,
-    "new_tokens": None, "precision": "float32", "mode": "inference", "level": 0.9, "memory_bytes": 1e8, "reasons": [],
-    "provenance": "predicted", "batch_size": 1, "sequence_length": 128, "regime": "new model",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +99,7 @@ def test_simulated_and_measured_never_share_a_row_or_a_comparison(snapshot: Snap
     by_row: dict[str, set[str]] = {}
     for row in matrix:
         by_row.setdefault(row["where"], set()).add(row["provenance"])
-    assert all(len(provenances) == 1 for provenances in by_row.values())
+    assert all(len(provenances - {"predicted"}) == 1 for provenances in by_row.values())
     assert all("simulated" in row["where"] for row in matrix if row["provenance"] == "simulated")
     for name in ("verdicts", "effects", "timeline"):
         rows = rows_of(snapshot, name)
@@ -148,14 +144,63 @@ def test_an_effect_is_a_pair_that_differs_in_one_choice(snapshot: Snapshot) -> N
 
 def test_bits_per_weight_are_counted_from_bytes(snapshot: Snapshot) -> None:
     """24 of 91 MB: 8.4 bits, scales and unquantised tables included."""
-    found = [row for row in rows_of(snapshot, "quality") if row["precision"] == "int8"]
+    found = [row for row in rows_of(snapshot, "agreement") if row["precision"] == "int8"]
     assert [row["bits_per_weight"] for row in found] == [pytest.approx(32 * 24 / 91)]
+
+
+def test_a_perplexity_is_paired_with_the_float_weights_of_its_run(snapshot: Snapshot) -> None:
+    """Student's t over the windows' differences, by hand: four windows, 3.182 standard errors. Every maker and the cache are there."""
+    found = {row["precision"]: row for row in rows_of(snapshot, "quality", kind="measured")}
+    assert set(found) == {"float32", *dashboard_stores.FORMATS}
+    assert found["float32"]["perplexity"] == pytest.approx(math.exp(3.75)) and found["float32"]["perplexity_ratio_low"] is None
+    for name, (bits, lost, maker, solver, cached) in dashboard_stores.FORMATS.items():
+        row, half = found[name], 3.18245 * np.std(lost, ddof=1) / 2
+        middle = np.mean(lost)
+        assert row["perplexity"] == pytest.approx(math.exp(3.75 + middle))
+        bounds = [row[f"perplexity_ratio{which}"] for which in ("", "_low", "_high")]
+        assert bounds == pytest.approx([math.exp(middle + step) for step in (0, -half, half)], rel=1e-5)
+        assert [row[key] for key in ("bits_per_weight", "made_by", "solver", "bits_per_cached_value")] == [
+            bits,
+            maker,
+            solver,
+            cached,
+        ]
+    assert {row["provenance"] for row in rows_of(snapshot, "quality", kind="simulated")} == {"simulated"}
+
+
+def test_one_window_has_no_interval_and_no_reference_no_ratio(tmp_path: Path) -> None:
+    """What cannot be known is empty, never zero or infinite; a format measured again stands once, as it was measured last."""
+    from ipfs_accelerate_py.store.quality import QualityRow, QualitySession, add_quality
+
+    path = tmp_path / "one.duckdb"
+    for _ in range(2):
+        dashboard_stores.add_perplexities(path, windows=1)
+    session = QualitySession(model="alone", origin="folder:x", windows_sha256="1" * 64, machine=fixture.MACHINE)
+    add_quality(path, session, [QualityRow(format="2 bits", bits_per_weight=2.0, nats=[5.0, 5.5], tokens=10)])
+    rows = read(path, "quality")["rows"]
+    assert len(rows) == len(dashboard_stores.FORMATS) + 2
+    ratios = {(row["model"], row["perplexity_ratio_low"], row["perplexity_ratio"] is None) for row in rows}
+    assert ratios == {("alone", None, True), ("llama, 19.9 million weights", None, False)}
+    assert figures.quality(rows).data
+
+
+def test_makers_of_formats_differ_without_colour(snapshot: Snapshot) -> None:
+    """Symbol and words of ours, of each peer's and of the cache, measured and simulated: no two alike, and no simulated mark is filled."""
+    figure = figures.quality(rows_of(snapshot, "quality"))
+    marks = [trace for trace in figure.data if trace.mode == "markers"]
+    assert len(marks) == 8 == len({trace.marker.symbol for trace in marks}) == len({trace.name for trace in marks})
+    assert all(("simulated" in trace.name) == trace.marker.symbol.endswith("-open") for trace in marks)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    assert [len(trace.x) for trace in lines] == [2, 2] and all("float weights" in trace.name for trace in lines)
+    drawn = next(trace for trace in marks if trace.name == "our weights")
+    row = next(row for row in rows_of(snapshot, "quality", kind="measured") if row["precision"] == "3 bits, gptq")
+    place = list(drawn.customdata).index(row["key"])
+    high = math.exp(3.75) * row["perplexity_ratio_high"]
+    assert drawn.y[place] + drawn.error_y.array[place] == pytest.approx(high)
 
 
 def test_launches_have_the_quantiles_of_their_samples(snapshot: Snapshot, full_store: Path) -> None:
     """Against the raw samples of the store."""
-    import numpy as np
-
     raw = {record.launch_id: record.samples_ns for record in queries.records(full_store) if record.status == "ok"}
     found = [row for row in tables.launches(snapshot) if row["status"] == "ok"]
     assert len(found) == len(raw)
@@ -173,7 +218,9 @@ def test_predictions_stand_beside_measurements_and_are_marked(tmp_path: Path) ->
     dashboard_stores.add(path, [fixture.launch(fixture.spec_of("bert", "torch"), index, 20.0) for index in range(4)])
     machine = queries.launches(path)[0]["machine_hash"]
     bands = {"latency_ms": 25.0, "latency_low_ms": 18.0, "latency_high_ms": 40.0, "machine_hash": machine}
-    observed.add_predictions(path, [{**PREDICTED, **bands}, {**PREDICTED, **bands, "batch_size": 8}])
+    observed.add_predictions(
+        path, [{**dashboard_stores.PREDICTED, **bands}, {**dashboard_stores.PREDICTED, **bands, "batch_size": 8}]
+    )
     told = read(path, "predictions")
     assert [(row["predicted_ms"], row["verdict"], row["regime"]) for row in told["rows"]] == [(25.0, "inside", "new model")]
     tiles = [row for row in read(path, "matrix")["rows"] if row["kind"] == "predicted"]
@@ -214,9 +261,7 @@ def test_a_roofline_has_measured_ceilings(tmp_path: Path) -> None:
 def test_each_figure_marks_its_rows(snapshot: Snapshot, name: str) -> None:
     """Valid in both themes; every mark has the key of a row, by which the page filters; a row that has the number is drawn."""
     rows = rows_of(snapshot, name)
-    if not rows:
-        assert name in ("roofline", "predictions"), f"the full store leaves {name} empty"
-        return
+    assert rows, f"the full store leaves {name} empty"
     for dark in (False, True):
         figure = VIEWS[name].figure(rows, dark)
         assert isinstance(figure, go.Figure)

@@ -21,8 +21,8 @@ _PATIENCE_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRow:
-    """One format on one text. ``nats`` [windows] is the mean negative log-likelihood of each window's scored tokens, ``tokens`` their number
-    in all; ``bits_per_cached_value`` is None where the key-value cache is float."""
+    """One format on one text. ``nats`` [windows] is the mean negative log-likelihood of each window's scored tokens, ``tokens`` their
+    number in all; ``bits_per_cached_value`` is None where the key-value cache is float."""
 
     format: str
     bits_per_weight: float
