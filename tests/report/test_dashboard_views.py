@@ -24,7 +24,8 @@ from ipfs_accelerate_py.report import cells as report_cells
 from ipfs_accelerate_py.report import figures
 from ipfs_accelerate_py.report.dashboard import page, tables
 from ipfs_accelerate_py.report.dashboard.detail import detail
-from ipfs_accelerate_py.report.dashboard.filters import Filters
+from ipfs_accelerate_py.report.dashboard.filters import SEARCHED, Filters
+from ipfs_accelerate_py.report.dashboard.launches import facet_counts, launches
 from ipfs_accelerate_py.report.dashboard.snapshot import Snapshot, Snapshots
 from ipfs_accelerate_py.report.dashboard.tabular import encode, to_json
 from ipfs_accelerate_py.report.dashboard.views import VIEWS, read
@@ -202,12 +203,51 @@ def test_makers_of_formats_differ_without_colour(snapshot: Snapshot) -> None:
 def test_launches_have_the_quantiles_of_their_samples(snapshot: Snapshot, full_store: Path) -> None:
     """Against the raw samples of the store."""
     raw = {record.launch_id: record.samples_ns for record in queries.records(full_store) if record.status == "ok"}
-    found = [row for row in tables.launches(snapshot) if row["status"] == "ok"]
+    found = [row for row in launches(snapshot)[0] if row["status"] == "ok"]
     assert len(found) == len(raw)
     for row in found:
         expected = [value / 1e6 for value in np.quantile(raw[row["launch_id"]], [0.05, 0.25, 0.75, 0.95])]
         assert [row[name] for name in ("p5_ms", "p25_ms", "p75_ms", "p95_ms")] == pytest.approx(expected)
         assert row["median_ms"] == pytest.approx(median(raw[row["launch_id"]]) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        (("model_class", "bert"), ("model_class", "vit"), ("platform", "cpu")),
+        (("kind", "failed"), ("search", "ENDED compile")),
+        (("kind", "failed"), ("search", "it ended.")),
+        (("browser", ""), ("search", "openvino small")),
+        (("campaign", "first"), ("search", "bert")),
+        (("search", "first"),),
+        (("search", "no such thing anywhere"),),
+        (("platform", "nowhere"),),
+        (("machine", "nowhere' OR true --"),),
+        (("search", "'; DROP TABLE launch; -- %"),),
+    ],
+)
+def test_launches_are_filtered_in_sql_as_rows_are(snapshot: Snapshot, pairs: tuple[tuple[str, str], ...]) -> None:
+    """The same launches pass as when every row is looked at in Python; a cut list has the first of them, and the number of all."""
+    every, total = launches(snapshot)
+    assert total == len(every) == snapshot.rows("SELECT count(*) AS n FROM launch")[0]["n"]
+    campaign = every[0]["campaign"]
+    filters = Filters.of((name, campaign if value == "first" else value) for name, value in pairs)
+    found, count = launches(snapshot, filters)
+    assert [row["launch_id"] for row in found] == [row["launch_id"] for row in filters.keep(every)] and count == len(found)
+    cut, of = launches(snapshot, filters, 3)
+    assert [row["launch_id"] for row in cut] == [row["launch_id"] for row in found[:3]] and of == count
+    assert {name for name in SEARCHED if name not in every[0]} == {"verdict"}
+
+
+def test_facets_of_a_cut_view_count_every_launch(snapshot: Snapshot) -> None:
+    """Also those that are not shown, so that a filter can bring them."""
+    every, counted = launches(snapshot)[0], facet_counts(snapshot)
+    for name in tables.FACETS:
+        expected: dict[str, int] = {}
+        for row in every:
+            value = "" if row[name] is None else str(row[name])
+            expected[value] = expected.get(value, 0) + 1
+        assert counted[name] == expected, name
 
 
 def test_predictions_stand_beside_measurements_and_are_marked(tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ def live() -> str:
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">',
-            '<title>Dashboard</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="assets/app.css">\n</head>\n<body>',
+            '<title>Dashboard</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="assets/app.css">\n'
+            # In this order: the page's script asks for the data, and while they come the figures' library, which is large, is read.
+            '<script src="assets/app.js" defer></script>\n<script src="assets/plotly.js" id="plotly" defer></script>\n</head>\n<body>',
             body(),
-            '<script src="assets/plotly.js"></script>\n<script src="assets/app.js"></script>\n</body>\n</html>\n',
+            "</body>\n</html>\n",
         ]
     )
 

@@ -1,4 +1,4 @@
-import { element } from "./dom.js";
+import { byId, element } from "./dom.js";
 
 // Lists of a trace that have one item per mark. Others (a colour scale) may be as long by chance and are left alone.
 const PER_MARK = [["x"], ["y"], ["base"], ["width"], ["text"], ["hovertext"], ["customdata"], ["marker", "color"], ["marker", "size"], ["marker", "symbol"],
@@ -96,8 +96,21 @@ function colour(layout) {
   for (const name of ["xaxis", "yaxis"]) if (layout[name]) layout[name].gridcolor = line;
 }
 
+/** Resolves when Plotly is there. The served page loads it while the data are asked for; in a file it stands before this script. */
+export const library = new Promise((there, failed) => {
+  const script = byId("plotly");
+  if (window.Plotly || !script) there();
+  else {
+    script.addEventListener("load", there);
+    script.addEventListener("error", () => failed(new Error("The figures' library did not load: reload the page.")));
+  }
+});
+library.catch(() => {}); // said where a figure is wanted
+
 /** Draw into a plot element; names are shortened and legends go where there is little room. */
-export function drawFigure(plot, part, onPick) {
+export async function drawFigure(plot, part, onPick) {
+  await library;
+  if (!plot.isConnected) return; // another view is shown meanwhile
   const layout = structuredClone(part.layout);
   colour(layout);
   plot.style.minWidth = layout.min_width ? `${layout.min_width}px` : "";

@@ -128,8 +128,8 @@ class View:
     empty: tuple[str, str]
     sort: tuple[str, bool] | None = None  # column, descending
 
-    def answer(self, snapshot: Snapshot, filters: Filters | None = None) -> dict[str, Any]:
-        """Rows that pass the filters, with a ``key`` each, and the figure of them: plain values, for JSON."""
+    def answer(self, snapshot: Snapshot, filters: Filters | None = None, *, draw: bool = True) -> dict[str, Any]:
+        """Rows that pass the filters, with a ``key`` each, and the figure of them unless ``draw`` is off: plain values, for JSON."""
         chosen = filters or Filters()
         found = self.find(snapshot, chosen)
         kept = chosen.keep(found.rows)
@@ -138,7 +138,7 @@ class View:
         )  # a number never travels without it
         names = ["cell", "where", *columns, *(name for name in FACETS if name not in columns)]
         rows = [{"key": key, **{name: row[name] for name in names if name in row}} for key, row in enumerate(kept)]
-        figure = self.figure(rows).to_plotly_json() if rows else None
+        figure = self.figure(rows).to_plotly_json() if rows and draw else None
         sentence, command = self.empty
         return {
             "name": self.name,
