@@ -48,7 +48,8 @@ def body() -> str:
     return (files(__package__) / "assets" / "body.html").read_text("utf-8")
 
 
-def asset(name: str) -> tuple[str, str]:
+@cache
+def asset(name: str) -> tuple[bytes, str]:
     """Content and media type of a file that the served page asks for."""
     made = {
         "plotly.js": (get_plotlyjs, "text/javascript"),
@@ -58,7 +59,7 @@ def asset(name: str) -> tuple[str, str]:
     if name not in made:
         raise UserError(f"There is no asset '{name}'.")
     make, media_type = made[name]
-    return make(), media_type
+    return make().encode(), media_type
 
 
 def live() -> str:
