@@ -19,6 +19,8 @@ from ipfs_accelerate_py.report.dashboard.access import Access
 from ipfs_accelerate_py.report.dashboard.page import write
 from ipfs_accelerate_py.report.dashboard.server import serving
 from ipfs_accelerate_py.report.dashboard.views import VIEWS
+from ipfs_accelerate_py.store import observed
+from ipfs_accelerate_py.store.quality import QualityRow, QualitySession, add_quality
 from ipfs_accelerate_py.store.spool import spool
 from ipfs_accelerate_py.store.writer import Store
 
@@ -422,6 +424,15 @@ def test_axe_finds_no_serious_problem(opened, file: str, scheme: str, width: int
     page.locator("table.rows .open").first.click()
     page.wait_for_selector("dialog[open] h3")
     assert page.evaluate(check) == []
+    page.keyboard.press("Escape")
+    show(page, "progress")
+    page.click("#clear")  # perplexities and predictions are of other models
+    for name in ["quality", "predictions"]:
+        show(page, name)
+        assert page.locator("table.rows tbody tr").count() and page.evaluate(check) == [], name
+
+
+PREDICTED_BAND = {"latency_ms": 25.0, "latency_low_ms": 18.0, "latency_high_ms": 40.0, "machine_hash": EVIL}
 
 
 def test_hostile_names_never_run(opened, tmp_path: Path):
@@ -434,6 +445,14 @@ def test_hostile_names_never_run(opened, tmp_path: Path):
         fixture.launch(spec, index, 5.0, facts={EVIL: EVIL}, environment={EVIL: EVIL}, machine=machine) for index in range(2)
     ]
     dashboard_stores.add(path, [*good, bad])
+    session = QualitySession(model=EVIL, origin=EVIL, windows_sha256="0", machine=machine)
+    names = [
+        QualityRow(format=EVIL, made_by=EVIL, solver=EVIL, bits_per_weight=bits, nats=[1.0, 2.0], tokens=9) for bits in (2, 3)
+    ]
+    add_quality(path, session, [*names, replace(names[0], format="float", is_reference=True)])
+    observed.add_predictions(
+        path, [{**dashboard_stores.PREDICTED, **PREDICTED_BAND, "model": EVIL, "regime": EVIL, "reasons": [EVIL]}]
+    )
     alone = write(path, tmp_path / "evil.html").as_uri()
     with serving(path) as url:
         for start in (url, alone):
@@ -448,6 +467,8 @@ def test_hostile_names_never_run(opened, tmp_path: Path):
                 page.locator("dialog[open]", has_text=EVIL).wait_for()
                 page.keyboard.press("Escape")
             assert EVIL in page.text_content("table.rows")
+            show(page, "quality")
+            assert page.text_content("table.rows tbody").count(EVIL) >= 3
             assert page.evaluate("window.owned") is None
             assert page.locator("main img, dialog img, .plot a, table.rows a").count() == 0
 
