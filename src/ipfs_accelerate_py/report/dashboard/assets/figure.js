@@ -123,11 +123,35 @@ export async function drawFigure(plot, part, onPick) {
     if (layout.meta?.columns) shortNames(layout);
     else if (layout.meta?.category_px) namesAbove(layout);
   }
+  if (layout.meta?.columns) fixMargins(layout, part.traces);
   const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
   Plotly.react(plot, traces, layout,
     { displayModeBar: false, responsive: !layout.meta?.columns });
   plot.removeAllListeners?.("plotly_click");
   if (onPick) plot.on("plotly_click", (event) => { if (event.points[0]?.customdata !== undefined) onPick(event.points[0].customdata); });
+}
+
+const LEGEND_ROW_PX = 20, LEGEND_MARK_PX = 48, LINE_HEIGHT = 1.3;
+let pen = null;
+
+function textWidth(text, size, family) {
+  pen ??= document.createElement("canvas").getContext("2d");
+  pen.font = `${size}px ${family}`;
+  return pen.measureText(text.replace(/<[^>]*>/g, "").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&")).width;
+}
+
+/** Room for the names beside and above the tiles and for the legend. Plotly would find it by drawing everything, twice or more often. */
+function fixMargins(layout, traces) {
+  const { size = 13, family } = layout.font;
+  const lines = (layout.yaxis.ticktext ?? layout.yaxis.categoryarray).flatMap((name) => name.split("<br>"));
+  const left = Math.max(...lines.map((line) => textWidth(line, line.includes("10px") ? 10 : size, family)));
+  const heads = Math.max(...layout.xaxis.ticktext.map((name) => name.split("<br>").length));
+  const items = traces.map((trace) => textWidth(trace.name, 12, family) + LEGEND_MARK_PX);
+  const room = layout.width - 20;
+  const rows = items.reduce((sum, one) => sum + one, 0) <= room ? 1 : Math.ceil(items.length / Math.max(1, Math.floor(room / Math.max(...items))));
+  const top = Math.round(rows * LEGEND_ROW_PX + 14 + heads * size * LINE_HEIGHT);
+  layout.height += top - layout.margin.t;
+  layout.margin = { ...layout.margin, l: Math.ceil(left) + 18, t: top, autoexpand: false };
 }
 
 const NAME_LETTERS = 58;
