@@ -6,6 +6,7 @@ a browser loads no module from another file.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
@@ -23,6 +24,7 @@ from .snapshot import Snapshot, Snapshots
 from .views import VIEWS
 
 MODULES = ("dom", "state", "filters", "ignored", "source", "figure", "table", "exports", "detail", "sql", "recommend", "main")
+LIBRARY = "plotly.js"
 SAMPLES_IN_A_FILE = 300_000  # 2 MB of digits; above it a file leaves out lists of samples, and says so
 CELLS_IN_A_FILE = 1_500
 
@@ -52,7 +54,7 @@ def body() -> str:
 def asset(name: str) -> tuple[bytes, str]:
     """Content and media type of a file that the served page asks for."""
     made = {
-        "plotly.js": (get_plotlyjs, "text/javascript"),
+        LIBRARY: (get_plotlyjs, "text/javascript"),
         "app.js": (script, "text/javascript"),
         "app.css": (style, "text/css"),
     }
@@ -62,15 +64,18 @@ def asset(name: str) -> tuple[bytes, str]:
     return make().encode(), media_type
 
 
+@cache
 def live() -> str:
-    """The served page."""
+    """The served page. The library's address has its digest, so that a browser which keeps it notices another version."""
+    digest = hashlib.sha256(asset(LIBRARY)[0]).hexdigest()[:16]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">',
             '<title>Dashboard</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="assets/app.css">\n'
             # In this order: the page's script asks for the data, and while they come the figures' library, which is large, is read.
-            '<script src="assets/app.js" defer></script>\n<script src="assets/plotly.js" id="plotly" defer></script>\n</head>\n<body>',
+            '<script src="assets/app.js" defer></script>\n'
+            f'<script src="assets/{LIBRARY}?{digest}" id="plotly" defer></script>\n</head>\n<body>',
             body(),
             "</body>\n</html>\n",
         ]
