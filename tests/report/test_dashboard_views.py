@@ -6,7 +6,9 @@ import io
 import json
 import math
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -419,6 +421,27 @@ def test_exports_hold_the_rows(format_: str) -> None:
 def test_numbers_that_are_none_become_null() -> None:
     """JSON has neither not-a-number nor infinity, and a page must not fail on one."""
     assert json.loads(to_json({"a": float("nan"), "b": [float("inf"), 1.0]})) == {"a": None, "b": [None, 1.0]}
+
+
+def test_what_takes_long_is_made_once_and_keeps_nothing_else_waiting(full_store: Path) -> None:
+    """Two ask for the same while it is being made: it is made once. Another question is answered meanwhile."""
+    started, go_on = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def slow() -> int:
+        started.set()
+        assert go_on.wait(60)
+        made.append(1)
+        return 7
+
+    with Snapshots(full_store) as snapshots, ThreadPoolExecutor(3) as pool:
+        snapshot = snapshots.current()
+        waiting = [pool.submit(snapshot.kept, "slow", slow) for _ in range(2)]
+        assert started.wait(60)
+        other = pool.submit(lambda: snapshot.kept("other", lambda: snapshot.rows("SELECT count(*) AS n FROM launch")[0]["n"]))
+        assert other.result(60) > 0 and not any(one.done() for one in waiting)
+        go_on.set()
+        assert [one.result(60) for one in waiting] == [7, 7] and made == [1]
 
 
 def test_a_large_store_is_answered_and_cut_with_a_sentence(tmp_path: Path) -> None:
