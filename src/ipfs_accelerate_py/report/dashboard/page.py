@@ -30,6 +30,15 @@ CELLS_IN_A_FILE = 1_500
 
 
 @cache
+def library() -> str:
+    """Plotly's script. Its bundle of bars and scatters, all that the dashboard draws, is a quarter of the whole one, which takes a browser
+    longer to start than all the rest; the build of the browser runtime puts it into the package. Without such a build it is the whole
+    one, of Python's package."""
+    bundle = files("ipfs_accelerate_py.web") / "static" / "plotly-basic.min.js"
+    return bundle.read_text("utf-8") if bundle.is_file() else get_plotlyjs()
+
+
+@cache
 def script() -> str:
     """All modules as one script: their imports and the word export are taken out, their names are distinct."""
     folder = files(__package__) / "assets"
@@ -54,7 +63,7 @@ def body() -> str:
 def asset(name: str) -> tuple[bytes, str]:
     """Content and media type of a file that the served page asks for."""
     made = {
-        LIBRARY: (get_plotlyjs, "text/javascript"),
+        LIBRARY: (library, "text/javascript"),
         "app.js": (script, "text/javascript"),
         "app.css": (style, "text/css"),
     }
@@ -90,7 +99,7 @@ def write(store: Path, destination: Path) -> Path:
 
 def alone(snapshot: Snapshot, store: Path) -> str:
     """The page as one text, with all views and, as far as its limits go, all details and samples."""
-    made = Page(title="Dashboard", style=style(), scripts=[get_plotlyjs(), script()])
+    made = Page(title="Dashboard", style=style(), scripts=[library(), script()])
     return made.render([body()], everything(snapshot, store))
 
 
