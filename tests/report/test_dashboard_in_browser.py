@@ -120,6 +120,14 @@ def test_every_view_shows_its_figure_and_its_rows(opened, url: str, file: str, h
     assert page.locator("main img").count() == 0
 
 
+def test_a_logarithmic_axis_has_whole_numbers(opened, url: str):
+    """8 to 64 ms: 10, 20 and 50, where Plotly by itself writes 10, 2 and 5."""
+    page = opened(f"{url}#view=scaling")
+    page.wait_for_selector(".plot .ytick")
+    texts = page.locator(".plot .ytick text").all_inner_texts()
+    assert {"10", "20", "50"} <= set(texts) and not {"2", "3"} & set(texts)
+
+
 def test_filters_combine_act_on_the_figure_and_clear(opened, url: str):
     """Values of a facet add, facets and words narrow; marks follow; clearing brings all back."""
     page = opened(url)

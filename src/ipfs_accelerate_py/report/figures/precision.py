@@ -27,7 +27,7 @@ def quality(rows: Sequence[Row], dark: bool = False) -> go.Figure:
     values = [row["perplexity"] for row in drawn] or [1.0]
     cached = any(row["bits_per_cached_value"] for row in drawn)
     figure = plane(
-        "bits per weight, scales included" + (" (squares: per cached value)" if cached else ""),
+        "bits per weight" + (" (squares: per cached value)" if cached else ", scales included"),
         "perplexity on held-out text",
         dark=dark,
         log_x=False,
@@ -76,14 +76,14 @@ def quality(rows: Sequence[Row], dark: bool = False) -> go.Figure:
 def _float_line(figure: go.Figure, reference: Row, drawn: Sequence[Row]) -> None:
     """The perplexity of the float weights, across the bits of the formats that are paired with them."""
     same = ("model", "origin", "tokens", "machine", "provenance")
-    bits = [_bits(row) for row in drawn if all(row[name] == reference[name] for name in same)]
+    paired = [row for row in drawn if all(row[name] == reference[name] for name in same) and not row["is_reference"]]
+    bits = [_bits(row) for row in paired or [reference]]  # not as far as 32 bits, where nothing but the line would be
     figure.add_scatter(
         mode="lines",
         x=[min(bits), max(bits)],
         y=[reference["perplexity"]] * 2,
         customdata=keys([reference]) * 2,
-        name=f"float weights of {safe(reference['model'])}, {reference['tokens']:,} tokens"
-        + (", simulated" if reference["provenance"] == "simulated" else ""),
+        name=f"float: {safe(reference['model'])}" + (", simulated" if reference["provenance"] == "simulated" else ""),
         line={"color": GREY, "dash": "dot", "width": 1.5},
         hovertext=[_told(reference)] * 2,
         hoverinfo="text",

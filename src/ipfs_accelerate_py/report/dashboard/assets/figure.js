@@ -1,4 +1,4 @@
-import { byId, element } from "./dom.js";
+import { byId, element, shortNumber } from "./dom.js";
 
 // Lists of a trace that have one item per mark. Others (a colour scale) may be as long by chance and are left alone.
 const PER_MARK = [["x"], ["y"], ["base"], ["width"], ["text"], ["hovertext"], ["customdata"], ["marker", "color"], ["marker", "size"], ["marker", "symbol"],
@@ -124,7 +124,9 @@ export async function drawFigure(plot, part, onPick) {
     else if (layout.meta?.category_px) namesAbove(layout);
   }
   if (layout.meta?.columns) fixMargins(layout, part.traces);
-  const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
+  for (const name of ["x", "y"]) logTicks(layout[`${name}axis`], part.traces.flatMap((trace) => trace[name]));
+  const shown = narrow ? part.traces.map((trace) => ({ ...trace, name: cut(trace.name ?? "", LEGEND_LETTERS) })) : part.traces;
+  const traces = shown.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
   Plotly.react(plot, traces, layout,
     { displayModeBar: false, responsive: !layout.meta?.columns });
   plot.removeAllListeners?.("plotly_click");
@@ -154,7 +156,19 @@ function fixMargins(layout, traces) {
   layout.margin = { ...layout.margin, l: Math.ceil(left) + 18, t: top, autoexpand: false };
 }
 
-const NAME_LETTERS = 58;
+/** Whole numbers along a logarithmic axis: Plotly writes 2 where 20 is meant. */
+function logTicks(axis, values) {
+  if (axis?.type !== "log" || axis.tickvals || axis.tickmode === "auto" || axis.exponentformat === "power") return;
+  const logs = values.filter((value) => value > 0).map(Math.log10);
+  if (logs.length === 0) return;
+  const [low, high] = logs.reduce(([least, most], one) => [Math.min(least, one), Math.max(most, one)], [Infinity, -Infinity]);
+  const steps = high - low < 0.5 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : high - low < 1.5 ? [1, 2, 5] : high - low < 3 ? [1, 3] : [1];
+  const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 3 }, (_, place) => Math.floor(low) - 1 + place);
+  axis.tickvals = powers.flatMap((power) => steps.map((step) => step * 10 ** power));
+  axis.ticktext = axis.tickvals.map(shortNumber);
+}
+
+const NAME_LETTERS = 58, LEGEND_LETTERS = 42;
 
 const cut = (line, most) => (line.length > most ? `${line.slice(0, most - 1)}…` : line);
 
