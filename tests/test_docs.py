@@ -127,7 +127,10 @@ def _here() -> list[str]:
     return [
         line
         for command, line in found.items()
-        if len(command) > 1 and command[0] in RUN and not any(word in NOT_HERE for word in command) and not _excerpt(command)
+        if (len(command) > 1 or command == ("models",))
+        and command[0] in RUN
+        and not any(word in NOT_HERE for word in command)
+        and not _excerpt(command)
     ]
 
 
@@ -222,7 +225,7 @@ def test_the_notebook_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import_(tmp_path / "results" / "ipfs-accelerate.duckdb", ROOT / "data" / "reference" / "two-cores-without-gpu")
     monkeypatch.chdir(tmp_path)
     shown: list[go.Figure] = []
-    monkeypatch.setattr(go.Figure, "show", shown.append)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
     (block,) = [code for code in _code(ROOT / "docs" / "dashboard.md") if "import figures" in code]
     exec(compile(block, "docs/dashboard.md", "exec"), {})  # the page's own text
     assert len(shown) == 1 and sum(len(trace.customdata) for trace in shown[0].data) > 5
