@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from ...models.registry import model_classes
 from ...spec import Spec, Target, Workload
@@ -88,7 +89,7 @@ def fill(path: Path, launches: int, samples_per_launch: int) -> int:
 def _specs() -> list[Spec]:
     """Every model class at several precisions and batch sizes on every target, the targets of one piece of work together."""
     shapes = product(("float32", "float16", "int8", "int4"), (1, 2, 4, 8, 16, 32, 64, 128, 256), model_classes())
-    work = {"size": "base", "weights": "synthetic", "origin": "synthetic:0", "task": "simulated"}
+    work: dict[str, Any] = {"size": "base", "weights": "synthetic", "origin": "synthetic:0", "task": "simulated"}
     return [
         Spec(workload=Workload(model_class=model, batch_size=batch_size, precision=precision, **work), target=target)
         for precision, batch_size, model in shapes
