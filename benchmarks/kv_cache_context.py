@@ -22,6 +22,7 @@ from ipfs_accelerate_py.models.causal import longest_sequence
 from ipfs_accelerate_py.models.registry import resolve
 from ipfs_accelerate_py.quantize.kv import FOLD, CacheFormat
 from ipfs_accelerate_py.quantize.quality import paired_ratio, perplexity
+from ipfs_accelerate_py.quantize.recorded import FLOAT_BITS, QualityLog
 from ipfs_accelerate_py.quantize.sources import open_source
 
 WIDTHS = ((8, 8), (4, 4), (4, 3), (4, 2), (3, 3), (3, 2), (2, 4), (2, 2))
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--widths", nargs="*", help="bits of keys and values, as 4:2 (all by default)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="the mean negative log-likelihood of every window, as JSON")
+    parser.add_argument("--store", type=Path, help="a store that gets a row for each width, for the dashboard")
     chosen = parser.parse_args()
     source = open_source(resolve(str(chosen.model)))
     assert source.folder is not None
@@ -53,6 +55,9 @@ def main() -> None:
     scored = length // 2
     machine = fingerprint()
     reference = perplexity(source.config, held_out, source.read, chosen.device, skipped=scored)
+    log = QualityLog(
+        chosen.store, source, held_out, reference, device=chosen.device, scored_tokens=length - scored, recent=chosen.recent
+    )
     budget = CacheFormat(16, 16).bytes_of(source.config, length)
     print(
         f"{source.origin} on {machine['cpu_model']}, {chosen.device}: {len(held_out)} windows of {length} tokens, "
@@ -75,6 +80,8 @@ def main() -> None:
             flush=True,
         )
         samples[f"{key_bits}-{value_bits}"] = found.nats.tolist()
+        bits = 16 * cache.bytes_per_token(source.config) / CacheFormat(16, 16).bytes_per_token(source.config)
+        log.add(f"cache of {key_bits} and {value_bits} bits", FLOAT_BITS, found, bits_per_cached_value=bits)
     if chosen.output is not None:
         facts = {
             "model": source.origin,

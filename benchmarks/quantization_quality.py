@@ -37,8 +37,10 @@ from ipfs_accelerate_py.quantize.folder import Request, quantize_folder, windows
 from ipfs_accelerate_py.quantize.formats import Format
 from ipfs_accelerate_py.quantize.plan import uniform
 from ipfs_accelerate_py.quantize.quality import Quality, paired_ratio, perplexity
+from ipfs_accelerate_py.quantize.recorded import QualityLog
 from ipfs_accelerate_py.quantize.sources import Source, open_source
 from ipfs_accelerate_py.quantize.stored import QuantizedFolder
+from ipfs_accelerate_py.store.quality import OURS
 
 Read = Callable[[str], np.ndarray]
 GROUP_SIZE = 64
@@ -134,6 +136,7 @@ def main() -> None:
     parser.add_argument("--calibration-tokens", type=int, default=TOKENS, help="of the text, at most")
     parser.add_argument("--only", default="", help="a regular expression: only formats whose name it finds")
     parser.add_argument("--output", type=Path, help="the mean negative log-likelihood of every window, as JSON")
+    parser.add_argument("--store", type=Path, help="a store that gets a row for each format, for the dashboard")
     chosen = parser.parse_args()
     source = open_source(resolve(str(chosen.model)))
     held_out = windows(chosen.held_out, source.folder, source.config)[: chosen.windows]
@@ -141,6 +144,7 @@ def main() -> None:
     if chosen.text is not None:
         text = windows(chosen.text, source.folder, source.config, chosen.calibration_tokens)
     reference = perplexity(source.config, held_out, source.read, chosen.device)
+    log = QualityLog(chosen.store, source, held_out, reference, device=chosen.device)
     machine = fingerprint()
     print(
         f"{source.origin}: {architecture.float16_bytes(source.config) // 2:,} weights on {machine['cpu_model']}, {chosen.device}"
@@ -164,6 +168,8 @@ def main() -> None:
             print(line(candidate, found, reference), flush=True)
             samples[candidate.name] = found.nats.tolist()
             measured.append((candidate, found))
+            maker, solver = ("llama.cpp", None) if candidate in peers else (OURS, candidate.name.rpartition(", ")[2])
+            log.add(candidate.name, candidate.bits_per_weight, found, made_by=maker, solver=solver)
         for sentence in against_peers(measured[: len(peers)], measured[len(peers) :]):
             print(sentence)
     if chosen.output is not None:

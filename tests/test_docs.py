@@ -1,11 +1,21 @@
-"""Documentation that cannot rot: every command in it exists with its options, cheap ones run, and every link leads somewhere."""
+"""Documentation that cannot rot: every command in it exists with its options, what answers in seconds runs, and every link leads somewhere.
+
+A command is a line of a code block, or a span between back quotes, that begins with ``ipfs-accelerate``, ``python``, ``pytest``,
+``make`` or ``pip install``; a code block that begins with ``from`` or ``import`` is Python. ``ELSEWHERE`` says which commands are not
+run here, why, and which test runs the command.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +29,28 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 # Commands that answer at once on the reference data, anywhere; the others are checked by their words.
-RUN = ("models", "query", "compare", "import", "matrix", "export")
+RUN = ("models", "query", "compare", "import", "matrix", "export", "history", "predict", "recommend", "prices", "report")
+ELSEWHERE = {
+    "bench": ("measures for minutes", "campaign/test_campaign.py"),
+    "browsers": ("looks into every browser, or installs them", "web/test_browsers_install.py"),
+    "cache": ("clears what the reader keeps", "web/test_profiles.py"),
+    "calibrate": ("measures each device for a minute", "predict/test_probes.py"),
+    "collectives": ("starts processes that measure", "recommend/test_collectives.py"),
+    "dashboard": ("serves until it is interrupted", "report/test_dashboard_server.py"),
+    "detect": ("asks every device and browser", "test_cli.py"),
+    "quantize": ("needs the reader's weights, or writes gigabytes", "quantize/test_quantize_command.py"),
+    "run": ("opens a browser", "web/test_run_command.py"),
+    "serve": ("opens a browser and serves until it is interrupted", "serve/test_serve_browser.py"),
+}
+NOT_HERE = (
+    "./my-model",
+    "model.onnx",
+    "organisation/name",
+    "NAME",
+    "--train",
+)  # the reader's own files and names; a fit of minutes
+GUIDES = ("getting-started", "benchmarking", "browsers", "low-bit-models", "prediction", "selection", "dashboard", "adding-a-platform",
+          "adding-a-model", "reading-a-result")  # fmt: skip
 
 
 def lines(page: Path) -> Iterator[str]:
@@ -90,27 +121,52 @@ def test_the_pages_hold_commands() -> None:
     assert "ipfs-accelerate bench --plan" in {line.partition("#")[0].strip() for line in lines(ROOT / "README.md")}
 
 
-def _cheap() -> list[str]:
+def _here() -> list[str]:
+    """Commands that this test runs, each once, in the order of the pages."""
     found = {tuple(words(line.values[0])): line.values[0] for line in ALL}
-    return [line for command, line in found.items() if len(command) > 1 and command[0] in RUN]
+    return [
+        line
+        for command, line in found.items()
+        if (len(command) > 1 or command == ("models",))
+        and command[0] in RUN
+        and not any(word in NOT_HERE for word in command)
+        and not _excerpt(command)
+    ]
+
+
+def _excerpt(command: tuple[str, ...]) -> bool:
+    """Whether a sentence only names the command: something is left out, or its last option has no value."""
+    options = [parameter for parameter in COMMANDS[command[0]].params if command[-1] in parameter.opts]
+    return "..." in command or any(not getattr(option, "is_flag", False) for option in options)
+
+
+def test_every_command_is_run_somewhere() -> None:
+    """Here, or by the named test, which exists and uses it; and no command is in both lists or in none."""
+    used = {words(line.values[0])[0] for line in ALL if words(line.values[0])}
+    names = {name for name in used if name in COMMANDS}
+    assert names == set(RUN) | set(ELSEWHERE) and not set(RUN) & set(ELSEWHERE)
+    assert {words(line)[0] for line in _here()} == set(RUN)
+    for name, (_, test) in ELSEWHERE.items():
+        assert name in (ROOT / "tests" / test).read_text(), test
 
 
 def test_cheap_commands_run_as_they_are_written(tmp_path: Path) -> None:
     """On a store of the reference data, from the root of a copy, in the order of the pages: none fails."""
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "results").mkdir()
+    prices = re.search(r"^    (hardware,.*?)\n\n", (ROOT / "docs" / "selection.md").read_text(), re.M | re.S)
+    assert prices
+    (tmp_path / "prices.csv").write_text("\n".join(line.strip() for line in prices[1].splitlines()) + "\n")
     program = "import shlex, sys; from ipfs_accelerate_py.cli import app\n"
     program += "for line in sys.stdin.read().splitlines():\n"
     program += "    try: app(shlex.split(line)[1:])\n"
     program += "    except SystemExit as end: assert not end.code, line\n"
     stores = ["results/ipfs-accelerate.duckdb", "a.duckdb"]
     made = [f"ipfs-accelerate import data/reference/two-cores-without-gpu --store {store}" for store in stores]
-    made.append("ipfs-accelerate export exported --store a.duckdb")
+    made += ["ipfs-accelerate export exported --store a.duckdb", "ipfs-accelerate prices import prices.csv"]
     done = subprocess.run(
         [sys.executable, "-c", program],
-        input="\n".join(
-            [*made, *(shlex.join(["ipfs-accelerate", *words(line)]) for line in _cheap() if "..." not in words(line))]
-        ),
+        input="\n".join([*made, *(shlex.join(["ipfs-accelerate", *words(line)]) for line in _here())]),
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -118,6 +174,89 @@ def test_cheap_commands_run_as_they_are_written(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _code(page: Path) -> Iterator[str]:
+    """Code blocks of a page, fenced and indented, without their indentation."""
+    text = page.read_text()
+    yield from (block for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))
+    yield from (textwrap.dedent(block) for block in re.findall(r"(?:^(?: {4,}|\t).*\n(?:\n(?= {4}))?)+", text, re.M))
+
+
+PYTHON = [
+    pytest.param(block, id=f"{page.stem}: {block.strip().splitlines()[0][:50]}")
+    for page in PAGES
+    for block in _code(page)
+    if re.match(r"\s*(from|import) \w", block)
+]
+OTHERS = sorted(
+    {
+        line.partition("#")[0].strip()
+        for page in PAGES
+        for text in [*_code(page), *(span for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text()))]
+        for line in text.splitlines()
+        if re.match(r"(python3?|pytest|make|pip install) ", line)
+    }
+)
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_each_python_example_imports_what_exists(block: str) -> None:
+    """It compiles, and every name that it imports from this program is there."""
+    tree = ast.parse(block)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+            "ipfs_accelerate_py",
+            "fixed_web_platform",
+        ):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_the_notebook_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the dashboard's page, on a store of the reference data: it draws a figure of bert's cells."""
+    import plotly.graph_objects as go
+
+    from ipfs_accelerate_py.store.exchange import import_
+
+    (tmp_path / "results").mkdir()
+    import_(tmp_path / "results" / "ipfs-accelerate.duckdb", ROOT / "data" / "reference" / "two-cores-without-gpu")
+    monkeypatch.chdir(tmp_path)
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    (block,) = [code for code in _code(ROOT / "docs" / "dashboard.md") if "import figures" in code]
+    exec(compile(block, "docs/dashboard.md", "exec"), {})  # the page's own text
+    assert len(shown) == 1 and sum(len(trace.customdata) for trace in shown[0].data) > 5
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_each_other_command_names_what_exists(line: str) -> None:
+    """Scripts with their options, modules, folders of tests, targets of the Makefile and extras of the package."""
+    program, *rest = shlex.split(line)
+    if program == "make":
+        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.M)
+    elif program == "pip":
+        extras = re.search(r"\[(.*)\]", line)
+        known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(extras[1].split(",") if extras else ()) <= set(known)
+    elif program == "pytest":
+        assert all((ROOT / word).exists() for word in rest if word.startswith("tests"))
+    elif rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1])
+    else:
+        script = ROOT / rest[0]
+        source = script.read_text()
+        options = {word.partition("=")[0] for word in rest[1:] if word.startswith("--")}
+        assert all(f'"{option}"' in source for option in options), f"{rest[0]} has other options than {options}"
+
+
+def test_every_guide_is_there_and_the_readme_leads_to_it() -> None:
+    """What a newcomer looks for."""
+    readme = (ROOT / "README.md").read_text()
+    for name in GUIDES:
+        assert len((ROOT / "docs" / f"{name}.md").read_text()) > 1000 and f"docs/{name}.md" in readme, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -459,6 +459,7 @@ def quantize(
         Path | None, typer.Option("--output", help="The folder to make; a run that was stopped goes on in it.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (cuda where there is one by default).")] = None,
+    store: Annotated[Path | None, typer.Option(help="A store that keeps the perplexities, for the dashboard.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only read every shard of the folder MODEL and check it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -479,7 +480,7 @@ def quantize(
         return
     if output is None:
         raise UserError("Where to? Name a folder with --output.")
-    options = console.Options(size, weights, bits, group_size, solver, budget, text, evaluate, device)
+    options = console.Options(size, weights, bits, group_size, solver, budget, text, evaluate, device, store)
     console.quantize(model, options, output, as_json=as_json)
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from ipfs_accelerate_py.measure.compare import aa_check, compare, compare_all, compare_matrix
+from ipfs_accelerate_py.measure.statistics import least_p_value, rank_test
 
 RESAMPLES = 500
 
@@ -84,6 +85,48 @@ def test_a_family_of_comparisons_is_adjusted_together():
     assert together["clear"].p_value < 0.05 < together["clear"].adjusted_p
     assert together["clear"].verdict == "not decided"
     assert together["clear"].more_launches >= 1
+
+
+def test_pairs_that_no_order_of_their_launches_decides_are_no_part_of_the_family():
+    """By hand: 5 v 5 wholly apart has p = 2/252, which Benjamini and Hochberg multiply by the size of the family. With two overlapping
+    pairs of 5 v 5 that is 3 * 2/252 = 0.024; with thirty pairs of 1 v 5 and 3 v 3 (p at least 2/6 and 2/20) counted as well it would be
+    33 * 2/252 = 0.26 and nothing would be decided. They are left out by their numbers, however far apart their times are."""
+    generator = np.random.default_rng(5)
+
+    def spread(level: float, launches: int = 5) -> list[list[float]]:
+        return [[level * (1 + 0.01 * launch)] * 5 for launch in range(launches)]
+
+    pairs = {"clear": (spread(1.0), spread(2.0)), "same": (spread(1.0), spread(1.001)), "like": (spread(3.0), spread(3.003))}
+    few = {f"{n}": (spread(1.0 + n, launches), spread(90.0, other)) for n in range(15) for launches, other in [(1, 5)]}
+    few |= {f"{n} of 3": (spread(1.0 + n, 3), spread(90.0, 3)) for n in range(15)}
+    for order in (list(pairs) + list(few), list(few)[::-1] + list(pairs), generator.permutation([*pairs, *few]).tolist()):
+        found = compare_all({key: {**pairs, **few}[key] for key in order})
+        assert found["clear"].p_value == pytest.approx(2 / 252)
+        assert found["clear"].adjusted_p == pytest.approx(3 * 2 / 252)
+        assert found["clear"].verdict == "faster"
+        assert {found[key].adjusted_p for key in few} == {None}
+        assert {found[key].verdict for key in few} == {"not decided"}
+    assert {key: found[key].adjusted_p for key in pairs} == {key: compare_all(pairs)[key].adjusted_p for key in pairs}
+
+
+@pytest.mark.parametrize("launches", [(1, 1), (1, 39), (2, 7), (2, 8), (3, 3), (3, 5), (4, 4), (5, 5)])
+def test_the_least_p_value_is_that_of_launches_wholly_apart(launches):
+    """Which side of 5 % it lies on says whether a pair belongs to the family: 2 v 7 and 3 v 3 do not, 2 v 8, 3 v 5 and 4 v 4 do."""
+    m, n = launches
+    assert least_p_value(m, n) == pytest.approx(rank_test(range(m), range(100, 100 + n)))
+    assert (least_p_value(m, n) <= 0.05) == (launches in [(2, 8), (3, 5), (4, 4), (5, 5), (1, 39)])
+    times = [
+        [[level * (1 + 0.01 * launch)] * 3 for launch in range(count)]
+        for level, count in zip((1.0, 9.0), launches, strict=True)
+    ]
+    assert (compare(*times).adjusted_p is not None) == (least_p_value(m, n) <= 0.05 and min(m, n) > 1)
+
+
+def test_too_few_launches_can_still_be_equal():
+    """The interval says so, not the rank test: three launches a side, within a thousandth of one another."""
+    close = [[[10.0 + 0.001 * launch] * 5 for launch in range(3)] for _ in range(2)]
+    found = compare(*close)
+    assert (found.verdict, found.adjusted_p) == ("equal", None)
 
 
 def test_a_matrix_has_each_pair_once():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ipfs_accelerate_py.store.quality import qualities
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -20,14 +23,21 @@ def test_a_folder_with_a_text_and_its_quality(model_folder: Path, text_file: Pat
     """The table, the perplexity before and after, and the check of what was made."""
     done = run(
         *(str(model_folder), "--bits", "3", "--group-size", "32", "--text", str(text_file)),
-        *("--evaluate", str(text_file), "--output", str(tmp_path / "m")),
+        *("--evaluate", str(text_file), "--output", str(tmp_path / "m"), "--store", str(tmp_path / "s.duckdb")),
     )
     assert done.returncode == 0, done.stderr
     shown = " ".join(done.stdout.split())  # without the breaks of the lines
     assert "gptq" in shown
     assert "73.5 % less than float16 (404,096 bytes)" in shown
     assert "of outputs on the text given" in shown
-    assert re.search(r"Perplexity [\d.]+ with float weights, [\d.]+ with these", shown)
+    told = re.search(r"Perplexity ([\d.]+) with float weights, ([\d.]+) with these", shown)
+    assert told
+    kept = {row["is_reference"]: row for row in qualities(tmp_path / "s.duckdb")}
+    assert [math.exp(sum(kept[which]["nats"]) / len(kept[which]["nats"])) for which in (True, False)] == pytest.approx(
+        [float(value) for value in told.groups()], rel=1e-3
+    )
+    assert (kept[False]["format"], kept[False]["solver"]) == ("3 bits, groups of 32, gptq", "gptq")
+    assert kept[False]["bits_per_weight"] == pytest.approx(4.243, abs=1e-3) and kept[False]["provenance"] == "measured"
     checked = run(str(tmp_path / "m"), "--check")
     assert checked.stdout == f"{tmp_path / 'm'}: all 4 shards are whole; 4.243 bits a weight.\n"
 
@@ -64,6 +74,7 @@ def test_json_is_for_programs(tmp_path: Path) -> None:
         (["llama", "--size", "7b", "--weights", "synthetic", "--bits", "2", "--budget", "2.1"], "take 2.193 of this model"),
         (["llama", "--size", "small", "--weights", "synthetic", "--bits", "2", "--budget", "default"], "name a larger budget"),
         (["llama", "--weights", "synthetic", "--budget", "little"], "'little' is neither"),
+        (["llama", "--weights", "synthetic", "--store", "s.duckdb"], "name a text to measure them on with --evaluate"),
         (["llama", "--weights", "synthetic", "--device", "cuda:77"], "torch has no device 'cuda:77' here"),
     ],
 )

@@ -11,14 +11,30 @@ import pyarrow as pa
 
 from ipfs_accelerate_py.measure.record import LaunchRecord
 from ipfs_accelerate_py.models.registry import model_classes
-from ipfs_accelerate_py.spec import Spec, Target, Workload
+from ipfs_accelerate_py.report.dashboard.synthetic import MACHINE, fill
+from ipfs_accelerate_py.spec import Spec, Target, Workload, identity
+from ipfs_accelerate_py.store import observed
 from ipfs_accelerate_py.store.connection import connect
 from ipfs_accelerate_py.store.exchange import import_
+from ipfs_accelerate_py.store.quality import QualityRow, QualitySession, add_quality
 from ipfs_accelerate_py.store.rows import SPOOL_SCHEMA, to_row
 from ipfs_accelerate_py.store.writer import Store, _insert
 
 REFERENCE = Path(__file__).parents[2] / "data" / "reference"
 PLATFORMS = {"cpu": "torch", "cuda": "torch", "rocm": "torch", "mps": "torch", "openvino": "openvino"}
+PREDICTED = {
+    "model_version": "1", "model": "bert small", "platform": "cpu", "engine": "torch", "device": "default", "browser": None,
+    "new_tokens": None, "precision": "float32", "mode": "inference", "level": 0.9, "memory_bytes": 1e8, "reasons": [],
+    "provenance": "predicted", "batch_size": 1, "sequence_length": 128, "regime": "new model",
+}  # fmt: skip
+# format -> bits per weight, what each of four windows lost in nats, whose format, its solver, bits per cached value
+FORMATS = {
+    "3 bits, gptq": (3.2, (0.05, 0.06, 0.05, 0.06), "ipfs_accelerate_py", "gptq", None),
+    "2 bits, gptq": (2.3, (0.20, 0.24, 0.21, 0.22), "ipfs_accelerate_py", "gptq", None),
+    "llama.cpp Q3_K, every matrix": (3.4, (0.07, 0.08, 0.06, 0.07), "llama.cpp", None, None),
+    "another's 4 bits": (4.3, (0.01, -0.01, 0.02, 0.0), "another", "other", None),
+    "cache of 4 and 2 bits": (32.0, (0.01, 0.02, 0.01, 0.02), "ipfs_accelerate_py", None, 4.0),
+}
 BROWSERS = {"wasm": "firefox", "webnn": "chromium-headless-shell", "webgpu": "chromium"}
 
 
@@ -44,7 +60,7 @@ def add(
 
 def full(path: Path) -> Path:
     """Reference data; failed, unsupported, wrong, unchecked and simulated cells; batch sizes and lengths; all classes and platforms; a
-    campaign that found bert slower than before."""
+    campaign that found bert slower than before; a probe, predictions and perplexities."""
     for folder in sorted(REFERENCE.glob("*/")):
         import_(path, folder)
     add(path, fixture.campaign(launches=7))
@@ -66,6 +82,62 @@ def full(path: Path) -> Path:
     ]
     add(path, sizes)
     add(path, everywhere(), simulate=True)
+    add_beside_launches(path)
+    return path
+
+
+def add_beside_launches(path: Path) -> None:
+    """A probe of the fixture's processor, predictions of a measured and of an unmeasured cell, and perplexities of all makers."""
+    rates = [("matmul", 1e9, 2e11), ("bandwidth", 1e8, 1e10)]
+    rows = [
+        {"kind": kind, "precision": "float32", "size": size, "value": value, "samples_ns": [1], "facts": {}}
+        for kind, size, value in rates
+    ]
+    observed.add_probe(path, fixture.TARGETS["torch"], fixture.MACHINE, fixture.ENVIRONMENT, rows)
+    band = {"latency_ms": 25.0, "latency_low_ms": 18.0, "latency_high_ms": 40.0, "machine_hash": identity(fixture.MACHINE)}
+    observed.add_predictions(path, [{**PREDICTED, **band}, {**PREDICTED, **band, "batch_size": 16}])
+    for provenance in ("measured", "simulated"):
+        add_perplexities(path, provenance)
+
+
+def add_perplexities(path: Path, provenance: str = "measured", windows: int = 4) -> None:
+    """The float weights of a llama and FORMATS on the same ``windows``."""
+    nats = [3.0, 3.5, 4.0, 4.5][:windows]
+    session = QualitySession(
+        model="llama, 19.9 million weights",
+        origin=f"folder:{provenance}",
+        windows_sha256="0" * 64,
+        machine=fixture.MACHINE,
+        provenance=provenance,
+    )
+    rows = [QualityRow(format="float32", bits_per_weight=32.0, nats=nats, tokens=100 * windows, is_reference=True)]
+    for name, (bits, lost, maker, solver, cached) in FORMATS.items():
+        found = [value + more for value, more in zip(nats, lost, strict=False)]
+        fields = {"made_by": maker, "solver": solver, "bits_per_cached_value": cached}
+        rows.append(QualityRow(format=name, bits_per_weight=bits, nats=found, tokens=100 * windows, **fields))
+    add_quality(path, session, rows)
+
+
+def large(path: Path) -> Path:
+    """The full store and a million samples more, of 4,000 launches on ten targets: half of their cells are said to be measured and
+    checked (as other stores of these tests say it; nothing of it was), a twentieth were measured again a day later."""
+    full(path)
+    assert fill(path, 4000, 250) == 4000
+    store = Store.create_or_open(path)
+    again = store.begin_campaign({"launches": 0, "request": {}}, request_hash="again", command="ipfs-accelerate bench", seed=0)
+    with connect(path, read_only=False) as connection:
+        own = f"machine_hash = '{MACHINE}'"
+        connection.execute(f"UPDATE launch SET provenance = 'measured' WHERE {own} AND hash(spec_hash) % 2 = 0")
+        connection.execute(
+            f"""INSERT INTO launch BY NAME SELECT * REPLACE (launch_id || '-again' AS launch_id, ? AS campaign_id,
+            started_at + INTERVAL 1 DAY AS started_at) FROM launch WHERE {own} AND provenance = 'measured' AND hash(spec_hash) % 20 = 0""",
+            [again],
+        )
+        connection.execute(
+            f"INSERT INTO accuracy SELECT launch_id, 0.99999, 0.001, NULL, true, 'cosine' FROM launch WHERE {own} AND status = 'ok'"
+        )
+        assert connection.execute("SELECT sum(len(samples_ns)) FROM launch").fetchall()[0][0] > 1_000_000
+    store.finish_campaign(again)
     return path
 
 

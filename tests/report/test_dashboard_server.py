@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -80,6 +82,17 @@ def test_every_address_of_the_openapi_document_answers(url: str) -> None:
         schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         if rows := schema.get("properties", {}).get("rows"):
             assert set(rows["items"]["properties"]) == {column["key"] for column in answer["columns"]}
+
+
+def test_a_browser_keeps_the_library_and_nothing_else(url: str) -> None:
+    """Plotly may be kept, under an address with its digest; what holds measurements, and the page itself, may not."""
+    page = get(url, "")[1].decode()
+    library = re.search(r'src="(assets/plotly[^"]+)"', page)
+    assert library and hashlib.sha256(get(url, library[1])[1]).hexdigest().startswith(library[1].partition("?")[2])
+    for path in ("", "assets/app.js", library[1], "api/status", "api/views/matrix"):
+        with urllib.request.urlopen(url + path, timeout=60) as response:
+            kept = response.headers.get_all("Cache-Control")
+        assert kept == (["private, max-age=604800, immutable"] if path == library[1] else ["no-store"]), path
 
 
 def test_filters_in_the_address(url: str) -> None:

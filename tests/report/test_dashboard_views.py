@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 
 import campaign_fixture as fixture
 import dashboard_stores
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import pytest
@@ -22,19 +26,14 @@ from ipfs_accelerate_py.report import cells as report_cells
 from ipfs_accelerate_py.report import figures
 from ipfs_accelerate_py.report.dashboard import page, tables
 from ipfs_accelerate_py.report.dashboard.detail import detail
-from ipfs_accelerate_py.report.dashboard.filters import Filters
+from ipfs_accelerate_py.report.dashboard.filters import SEARCHED, Filters
+from ipfs_accelerate_py.report.dashboard.launches import facet_counts, launches
 from ipfs_accelerate_py.report.dashboard.snapshot import Snapshot, Snapshots
 from ipfs_accelerate_py.report.dashboard.tabular import encode, to_json
 from ipfs_accelerate_py.report.dashboard.views import VIEWS, read
 from ipfs_accelerate_py.report.data import from_store
 from ipfs_accelerate_py.store import queries
 from ipfs_accelerate_py.store.writer import Store
-
-PREDICTED = {
-    "model_version": "1", "model": "bert small", "platform": "cpu", "engine": "torch", "device": "default", "browser": None,
-    "new_tokens": None, "precision": "float32", "mode": "inference", "level": 0.9, "memory_bytes": 1e8, "reasons": [],
-    "provenance": "predicted", "batch_size": 1, "sequence_length": 128, "regime": "new model",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_simulated_and_measured_never_share_a_row_or_a_comparison(snapshot: Snap
     by_row: dict[str, set[str]] = {}
     for row in matrix:
         by_row.setdefault(row["where"], set()).add(row["provenance"])
-    assert all(len(provenances) == 1 for provenances in by_row.values())
+    assert all(len(provenances - {"predicted"}) <= 1 for provenances in by_row.values())
     assert all("simulated" in row["where"] for row in matrix if row["provenance"] == "simulated")
     for name in ("verdicts", "effects", "timeline"):
         rows = rows_of(snapshot, name)
@@ -148,21 +147,111 @@ def test_an_effect_is_a_pair_that_differs_in_one_choice(snapshot: Snapshot) -> N
 
 def test_bits_per_weight_are_counted_from_bytes(snapshot: Snapshot) -> None:
     """24 of 91 MB: 8.4 bits, scales and unquantised tables included."""
-    found = [row for row in rows_of(snapshot, "quality") if row["precision"] == "int8"]
+    found = [row for row in rows_of(snapshot, "agreement") if row["precision"] == "int8"]
     assert [row["bits_per_weight"] for row in found] == [pytest.approx(32 * 24 / 91)]
+
+
+def test_a_perplexity_is_paired_with_the_float_weights_of_its_run(snapshot: Snapshot) -> None:
+    """Student's t over the windows' differences, by hand: four windows, 3.182 standard errors. Every maker and the cache are there."""
+    found = {row["precision"]: row for row in rows_of(snapshot, "quality", kind="measured")}
+    assert set(found) == {"float32", *dashboard_stores.FORMATS}
+    assert found["float32"]["perplexity"] == pytest.approx(math.exp(3.75)) and found["float32"]["perplexity_ratio_low"] is None
+    for name, (bits, lost, maker, solver, cached) in dashboard_stores.FORMATS.items():
+        row, half = found[name], 3.18245 * np.std(lost, ddof=1) / 2
+        middle = np.mean(lost)
+        assert row["perplexity"] == pytest.approx(math.exp(3.75 + middle))
+        bounds = [row[f"perplexity_ratio{which}"] for which in ("", "_low", "_high")]
+        assert bounds == pytest.approx([math.exp(middle + step) for step in (0, -half, half)], rel=1e-5)
+        assert [row[key] for key in ("bits_per_weight", "made_by", "solver", "bits_per_cached_value")] == [
+            bits,
+            maker,
+            solver,
+            cached,
+        ]
+    assert {row["provenance"] for row in rows_of(snapshot, "quality", kind="simulated")} == {"simulated"}
+
+
+def test_one_window_has_no_interval_and_no_reference_no_ratio(tmp_path: Path) -> None:
+    """What cannot be known is empty, never zero or infinite; a format measured again stands once, as it was measured last."""
+    from ipfs_accelerate_py.store.quality import QualityRow, QualitySession, add_quality
+
+    path = tmp_path / "one.duckdb"
+    for _ in range(2):
+        dashboard_stores.add_perplexities(path, windows=1)
+    session = QualitySession(model="alone", origin="folder:x", windows_sha256="1" * 64, machine=fixture.MACHINE)
+    add_quality(path, session, [QualityRow(format="2 bits", bits_per_weight=2.0, nats=[5.0, 5.5], tokens=10)])
+    rows = read(path, "quality")["rows"]
+    assert len(rows) == len(dashboard_stores.FORMATS) + 2
+    ratios = {(row["model"], row["perplexity_ratio_low"], row["perplexity_ratio"] is None) for row in rows}
+    assert ratios == {("alone", None, True), ("llama, 19.9 million weights", None, False)}
+    assert figures.quality(rows).data
+
+
+def test_makers_of_formats_differ_without_colour(snapshot: Snapshot) -> None:
+    """Symbol and words of ours, of each peer's and of the cache, measured and simulated: no two alike, and no simulated mark is filled."""
+    figure = figures.quality(rows_of(snapshot, "quality"))
+    marks = [trace for trace in figure.data if trace.mode == "markers"]
+    assert len(marks) == 8 == len({trace.marker.symbol for trace in marks}) == len({trace.name for trace in marks})
+    assert all(("simulated" in trace.name) == trace.marker.symbol.endswith("-open") for trace in marks)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    assert [len(trace.x) for trace in lines] == [2, 2] and all(
+        trace.name.startswith("float: ") and max(trace.x) < 5 for trace in lines
+    )
+    drawn = next(trace for trace in marks if trace.name == "our weights")
+    row = next(row for row in rows_of(snapshot, "quality", kind="measured") if row["precision"] == "3 bits, gptq")
+    place = list(drawn.customdata).index(row["key"])
+    high = math.exp(3.75) * row["perplexity_ratio_high"]
+    assert drawn.y[place] + drawn.error_y.array[place] == pytest.approx(high)
 
 
 def test_launches_have_the_quantiles_of_their_samples(snapshot: Snapshot, full_store: Path) -> None:
     """Against the raw samples of the store."""
-    import numpy as np
-
     raw = {record.launch_id: record.samples_ns for record in queries.records(full_store) if record.status == "ok"}
-    found = [row for row in tables.launches(snapshot) if row["status"] == "ok"]
+    found = [row for row in launches(snapshot)[0] if row["status"] == "ok"]
     assert len(found) == len(raw)
     for row in found:
         expected = [value / 1e6 for value in np.quantile(raw[row["launch_id"]], [0.05, 0.25, 0.75, 0.95])]
         assert [row[name] for name in ("p5_ms", "p25_ms", "p75_ms", "p95_ms")] == pytest.approx(expected)
         assert row["median_ms"] == pytest.approx(median(raw[row["launch_id"]]) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        (("model_class", "bert"), ("model_class", "vit"), ("platform", "cpu")),
+        (("kind", "failed"), ("search", "ENDED compile")),
+        (("kind", "failed"), ("search", "it ended.")),
+        (("browser", ""), ("search", "openvino small")),
+        (("campaign", "first"), ("search", "bert")),
+        (("search", "first"),),
+        (("search", "no such thing anywhere"),),
+        (("platform", "nowhere"),),
+        (("machine", "nowhere' OR true --"),),
+        (("search", "'; DROP TABLE launch; -- %"),),
+    ],
+)
+def test_launches_are_filtered_in_sql_as_rows_are(snapshot: Snapshot, pairs: tuple[tuple[str, str], ...]) -> None:
+    """The same launches pass as when every row is looked at in Python; a cut list has the first of them, and the number of all."""
+    every, total = launches(snapshot)
+    assert total == len(every) == snapshot.rows("SELECT count(*) AS n FROM launch")[0]["n"]
+    campaign = every[0]["campaign"]
+    filters = Filters.of((name, campaign if value == "first" else value) for name, value in pairs)
+    found, count = launches(snapshot, filters)
+    assert [row["launch_id"] for row in found] == [row["launch_id"] for row in filters.keep(every)] and count == len(found)
+    cut, of = launches(snapshot, filters, 3)
+    assert [row["launch_id"] for row in cut] == [row["launch_id"] for row in found[:3]] and of == count
+    assert {name for name in SEARCHED if name not in every[0]} == {"verdict"}
+
+
+def test_facets_of_a_cut_view_count_every_launch(snapshot: Snapshot) -> None:
+    """Also those that are not shown, so that a filter can bring them."""
+    every, counted = launches(snapshot)[0], facet_counts(snapshot)
+    for name in tables.FACETS:
+        expected: dict[str, int] = {}
+        for row in every:
+            value = "" if row[name] is None else str(row[name])
+            expected[value] = expected.get(value, 0) + 1
+        assert counted[name] == expected, name
 
 
 def test_predictions_stand_beside_measurements_and_are_marked(tmp_path: Path) -> None:
@@ -173,7 +262,9 @@ def test_predictions_stand_beside_measurements_and_are_marked(tmp_path: Path) ->
     dashboard_stores.add(path, [fixture.launch(fixture.spec_of("bert", "torch"), index, 20.0) for index in range(4)])
     machine = queries.launches(path)[0]["machine_hash"]
     bands = {"latency_ms": 25.0, "latency_low_ms": 18.0, "latency_high_ms": 40.0, "machine_hash": machine}
-    observed.add_predictions(path, [{**PREDICTED, **bands}, {**PREDICTED, **bands, "batch_size": 8}])
+    observed.add_predictions(
+        path, [{**dashboard_stores.PREDICTED, **bands}, {**dashboard_stores.PREDICTED, **bands, "batch_size": 8}]
+    )
     told = read(path, "predictions")
     assert [(row["predicted_ms"], row["verdict"], row["regime"]) for row in told["rows"]] == [(25.0, "inside", "new model")]
     tiles = [row for row in read(path, "matrix")["rows"] if row["kind"] == "predicted"]
@@ -214,18 +305,26 @@ def test_a_roofline_has_measured_ceilings(tmp_path: Path) -> None:
 def test_each_figure_marks_its_rows(snapshot: Snapshot, name: str) -> None:
     """Valid in both themes; every mark has the key of a row, by which the page filters; a row that has the number is drawn."""
     rows = rows_of(snapshot, name)
-    if not rows:
-        assert name in ("roofline", "predictions"), f"the full store leaves {name} empty"
-        return
+    assert rows, f"the full store leaves {name} empty"
     for dark in (False, True):
         figure = VIEWS[name].figure(rows, dark)
         assert isinstance(figure, go.Figure)
+        assert {trace.type for trace in figure.data} <= {"bar", "scatter"}, "the page's bundle of Plotly draws nothing else"
         marked = [trace for trace in figure.data if trace.customdata is not None]
         keys = {row["key"] for row in rows}
         assert marked and all(len(trace.customdata) == len(trace.x) == len(trace.y) for trace in marked)
         assert {key for trace in marked for key in trace.customdata} <= keys
     if name == "matrix":
         assert sorted(key for trace in marked for key in trace.customdata) == sorted(keys)
+
+
+def test_the_page_has_the_bundle_of_the_same_plotly() -> None:
+    """Built into the package, of the version that made the figures, and a third of the whole script at most."""
+    from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+    text = page.library()
+    assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in text[:200]
+    assert len(text) < len(get_plotlyjs()) / 3
 
 
 def test_kinds_differ_without_colour() -> None:
@@ -334,6 +433,27 @@ def test_exports_hold_the_rows(format_: str) -> None:
 def test_numbers_that_are_none_become_null() -> None:
     """JSON has neither not-a-number nor infinity, and a page must not fail on one."""
     assert json.loads(to_json({"a": float("nan"), "b": [float("inf"), 1.0]})) == {"a": None, "b": [None, 1.0]}
+
+
+def test_what_takes_long_is_made_once_and_keeps_nothing_else_waiting(full_store: Path) -> None:
+    """Two ask for the same while it is being made: it is made once. Another question is answered meanwhile."""
+    started, go_on = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def slow() -> int:
+        started.set()
+        assert go_on.wait(60)
+        made.append(1)
+        return 7
+
+    with Snapshots(full_store) as snapshots, ThreadPoolExecutor(3) as pool:
+        snapshot = snapshots.current()
+        waiting = [pool.submit(snapshot.kept, "slow", slow) for _ in range(2)]
+        assert started.wait(60)
+        other = pool.submit(lambda: snapshot.kept("other", lambda: snapshot.rows("SELECT count(*) AS n FROM launch")[0]["n"]))
+        assert other.result(60) > 0 and not any(one.done() for one in waiting)
+        go_on.set()
+        assert [one.result(60) for one in waiting] == [7, 7] and made == [1]
 
 
 def test_a_large_store_is_answered_and_cut_with_a_sentence(tmp_path: Path) -> None:

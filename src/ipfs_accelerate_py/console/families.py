@@ -42,8 +42,10 @@ def show(store: Path, wanted: str, by: str, *, as_json: bool) -> None:
             f"{_cell(pair)}: {pair.a} is {pair.comparison.text} against {pair.b}: {pair.comparison.ratio:.3g} times{told}"
         )
     decided = sum(pair.comparison.verdict != "not decided" for pair in pairs)
+    family = sum(pair.comparison.adjusted_p is not None for pair in pairs)
+    few = f"; the other {len(pairs) - family} have too few launches to be told apart" if family < len(pairs) else ""
     typer.echo(
-        f"{decided} of {len(pairs)} comparisons decided, {provenance}; p-values adjusted over all of them (Benjamini-Hochberg)."
+        f"{decided} of {len(pairs)} comparisons decided, {provenance}; p-values adjusted over {family} of them (Benjamini-Hochberg){few}."
     )
 
 

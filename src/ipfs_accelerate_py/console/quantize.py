@@ -38,10 +38,13 @@ class Options:
     text: Path | None
     evaluate: Path | None
     device: str | None
+    store: Path | None = None
 
 
 def quantize(model: str, options: Options, output: Path, *, as_json: bool) -> None:
-    """Quantise a model into ``output`` and print what was made."""
+    """Quantise a model into ``output`` and print what was made; its perplexities go to ``options.store``, where one is named."""
+    if options.store is not None and options.evaluate is None:
+        raise UserError("--store keeps perplexities: name a text to measure them on with --evaluate.")
     load_extra("torch", "torch")
     load_extra("transformers", "torch")
     reference = resolve(model, options.size, options.weights)
@@ -64,7 +67,7 @@ def quantize(model: str, options: Options, output: Path, *, as_json: bool) -> No
             progress.update(task, description=f"{step.phase} {step.name}", completed=step.done_bytes, total=step.total_bytes)
 
         manifest = quantize_folder(source, request, output, windows, device, on_progress)
-    quality = None if evaluated is None else _quality(source, QuantizedFolder(output), evaluated, device)
+    quality = None if evaluated is None else _quality(source, QuantizedFolder(output), evaluated, device, options.store)
     if as_json:
         shown = {key: manifest[key] for key in ("request", "plan", "totals", "shards", "tensors")}
         print(json.dumps({"model": _described(reference), "output": str(output), **shown, "quality": quality}, indent=1))
@@ -123,11 +126,19 @@ def _device(asked: str | None) -> str:
     return asked
 
 
-def _quality(source: Source, quantised: QuantizedFolder, windows: np.ndarray, device: str) -> dict[str, Any]:
+def _quality(
+    source: Source, quantised: QuantizedFolder, windows: np.ndarray, device: str, store: Path | None
+) -> dict[str, Any]:
     from ..quantize.quality import paired_ratio, perplexity
+    from ..quantize.recorded import QualityLog
 
     before = perplexity(source.config, windows, source.read, device)
     after = perplexity(source.config, windows, quantised.read, device)
+    made, totals = quantised.manifest["request"], quantised.manifest["totals"]
+    budget = "" if made["budget"] is None else f" within {made['budget']:g}"
+    name = f"{made['bits']} bits, groups of {made['group_size']}{budget}, {made['solver']}"
+    log = QualityLog(store, source, windows, before, device=device)
+    log.add(name, totals["bits_per_weight"], after, solver=made["solver"])
     ratio, low, high = paired_ratio(after, before)
     return {
         "perplexity_float": before.perplexity,

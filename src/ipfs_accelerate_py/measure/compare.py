@@ -13,7 +13,7 @@ from scipy import stats
 
 from ..errors import UserError
 from .record import LaunchRecord
-from .statistics import Interval, Launches, benjamini_hochberg, launch_medians, rank_test, ratio_interval
+from .statistics import Interval, Launches, benjamini_hochberg, launch_medians, least_p_value, rank_test, ratio_interval
 
 MARGIN = 1.03  # a ratio within 1/1.03 .. 1.03 is of no practical consequence
 SIGNIFICANCE = 0.05
@@ -26,14 +26,15 @@ Key = TypeVar("Key", bound=Hashable)
 class Comparison:
     """a against b. ``ratio`` is a's median time over b's: below 1, a is faster. ``verdict`` is about a.
 
-    ``adjusted_p`` is ``p_value`` after Benjamini-Hochberg over the comparisons made together. ``interval`` is None with one launch on
-    a side. ``more_launches`` estimates how many more on each side would decide; None where decided or nothing tells the spread.
+    ``adjusted_p`` is ``p_value`` after Benjamini-Hochberg over the comparisons made together; None where the launches are so few that
+    no order of them could say faster or slower, which is no part of that family. ``interval`` is None with one launch on a side.
+    ``more_launches`` estimates how many more on each side would decide; None where decided or nothing tells the spread.
     """
 
     ratio: float
     interval: Interval | None
     p_value: float
-    adjusted_p: float
+    adjusted_p: float | None
     verdict: str
     more_launches: int | None
 
@@ -65,13 +66,16 @@ def compare_records(a: Sequence[LaunchRecord], b: Sequence[LaunchRecord]) -> Com
 def compare_all(
     pairs: Mapping[Key, tuple[Launches, Launches]], *, seed: int = 0, resamples: int = 2000
 ) -> dict[Key, Comparison]:
-    """Compare every pair as one family: p-values are adjusted for the false discovery rate."""
-    raw = [_evidence(a, b, seed, resamples) for a, b in pairs.values()]
-    adjusted = benjamini_hochberg([comparison.p_value for comparison in raw])
-    return {
-        key: _decide(replace(comparison, adjusted_p=float(p)), a, b, len(pairs))
-        for (key, (a, b)), comparison, p in zip(pairs.items(), raw, adjusted, strict=True)
-    }
+    """Compare every pair as one family: p-values are adjusted for the false discovery rate.
+
+    A pair of so few launches that no times could call it faster or slower takes no part in the family: it would only make verdicts
+    of the others harder to reach. That is known from the numbers of launches, before any time is looked at, so what is left is a
+    family like any other. Such a pair can still be ``equal``, which the interval says.
+    """
+    raw = {key: _evidence(a, b, seed, resamples) for key, (a, b) in pairs.items()}
+    family = [key for key, (a, b) in pairs.items() if _can_differ(len(a), len(b))]
+    adjusted = dict(zip(family, benjamini_hochberg([raw[key].p_value for key in family]).tolist(), strict=True))
+    return {key: _decide(replace(raw[key], adjusted_p=adjusted.get(key)), a, b, len(pairs)) for key, (a, b) in pairs.items()}
 
 
 def compare_matrix(
@@ -80,6 +84,11 @@ def compare_matrix(
     """Every one against every other, each pair once, in the order given."""
     pairs = {(a, b): (launches[a], launches[b]) for a, b in combinations(launches, 2)}
     return compare_all(pairs, seed=seed, resamples=resamples)
+
+
+def _can_differ(m: int, n: int) -> bool:
+    """Whether m against n launches can be faster or slower at all: there is an interval, and the rank test can reach SIGNIFICANCE."""
+    return min(m, n) > 1 and least_p_value(m, n) <= SIGNIFICANCE
 
 
 def _evidence(a: Launches, b: Launches, seed: int, resamples: int) -> Comparison:
@@ -93,7 +102,7 @@ def _evidence(a: Launches, b: Launches, seed: int, resamples: int) -> Comparison
         ratio=float(np.median(medians_a) / np.median(medians_b)),
         interval=ratio_interval(a, b, resamples=resamples, seed=seed) if min(len(a), len(b)) > 1 else None,
         p_value=p_value,
-        adjusted_p=p_value,
+        adjusted_p=None,
         verdict="not decided",
         more_launches=None,
     )
@@ -106,7 +115,7 @@ def _decide(evidence: Comparison, a: Launches, b: Launches, family: int) -> Comp
     if interval.inside(1 / MARGIN, MARGIN):
         return replace(evidence, verdict="equal")
     beyond = not 1 / MARGIN <= ratio <= MARGIN
-    if beyond and evidence.adjusted_p <= SIGNIFICANCE and not interval.contains(1.0):
+    if beyond and evidence.adjusted_p is not None and evidence.adjusted_p <= SIGNIFICANCE and not interval.contains(1.0):
         return replace(evidence, verdict="faster" if ratio < 1 else "slower")
     needed = _launches_needed(launch_medians(a), launch_medians(b), SIGNIFICANCE / family)
     return replace(evidence, more_launches=max(1, needed - min(len(a), len(b))))

@@ -30,7 +30,7 @@ class Pair:
 
 
 def compare_by(records: Sequence[LaunchRecord], by: str) -> list[Pair]:
-    """Every two alternatives of ``by`` for which all else is equal, as one family: p-values are adjusted over all of them.
+    """Every two alternatives of ``by`` for which all else is equal, as one family (``compare_all``).
 
     ``by`` is one of ALTERNATIVES; ``version`` is the software that ran, ``target`` everything about where. Launches that did not end well
     or failed their output check take no part, nor do simulated ones beside measured ones. UserError where nothing can be compared.

@@ -144,6 +144,11 @@ def rank_test(a: ArrayLike, b: ArrayLike) -> float:
     return float(counts[size, far].sum() / counts[size].sum())
 
 
+def least_p_value(m: int, n: int) -> float:
+    """The least that ``rank_test`` can give for m against n launches: of all C(m + n, m) orders, two are wholly apart."""
+    return min(1.0, 2 / math.comb(m + n, m))
+
+
 def benjamini_hochberg(p_values: ArrayLike) -> np.ndarray:
     """p-values adjusted for the false discovery rate over a family of comparisons, in the order given."""
     from scipy import stats

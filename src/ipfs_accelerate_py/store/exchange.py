@@ -1,12 +1,12 @@
 """Stores as files for other tools and other machines: Parquet and JSON go both ways, CSV goes out only.
 
 Parquet and CSV are a folder with one file per table and ``manifest.json``; CSV has ``launch_summary.csv``, all in one, as well.
-JSON is one file: ``{"schema_version": 4, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
+JSON is one file: ``{"schema_version": 6, "tables": {"launch": [{"launch_id": ..., "samples_ns": [...], ...}, ...], ...}}``, with
 timestamps as ISO 8601 in UTC and numbers that are not finite as the texts "nan", "inf" and "-inf".
 
-Every table of results (``launch``, ``accuracy``, ``launch_summary``, ``probe``, ``prediction``) has a column ``provenance``, and
-``provenance`` of the manifest (of the JSON file) counts the launches of each. An import keeps it, and refuses rows whose provenance is not
-that of their campaign.
+Every table of results (``launch``, ``accuracy``, ``launch_summary``, ``probe``, ``prediction``, ``quality``) has a column
+``provenance``, and ``provenance`` of the manifest (of the JSON file) counts the launches of each. An import keeps it, and refuses rows
+whose provenance is not that of their campaign.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ _TABLES = {
     "probe": "machine_hash " + _LAUNCHED.format("machine_hash") + " AND target_hash IN (SELECT target_hash FROM spec WHERE "
     "spec_hash " + _LAUNCHED.format("spec_hash") + ")",
     "prediction": "false",  # belongs to no campaign
+    "quality": "false",  # nor does this
 }
-_SINCE = {"probe": 4, "prediction": 4}  # the schema that a table came with: older exports lack it
+_SINCE = {"probe": 4, "prediction": 4, "quality": 6}  # the schema that a table came with: older exports lack it
 
 
 _MARKED = ("accuracy",)  # has results and leaves the store with the provenance of its launch

@@ -72,7 +72,7 @@ def application(snapshots: Snapshots, hosts: frozenset[str], access: Access | No
         format_ = request.query_params.get("format")
         if format_ is None:
             return Response(answers.view(name, filters), media_type="application/json")
-        answer = view(name).answer(snapshots.current(), filters)
+        answer = view(name).answer(snapshots.current(), filters, draw=False)
         columns = [column["key"] for column in answer["columns"]]
         return _file(encode(answer["rows"], columns, format_), name, format_)
 
@@ -100,8 +100,11 @@ def application(snapshots: Snapshots, hosts: frozenset[str], access: Access | No
         return Response(page.live(), media_type="text/html")
 
     def asset(request: Request) -> Response:
-        content, media_type = page.asset(request.path_params["name"])
-        return Response(content, media_type=media_type)
+        name = request.path_params["name"]
+        content, media_type = page.asset(name)
+        # Nothing of a store is in the figures' library: the browser keeps it, and what it compiled of it, for the next time.
+        kept = {"Cache-Control": "private, max-age=604800, immutable"} if name == page.LIBRARY else {}
+        return Response(content, media_type=media_type, headers=kept)
 
     routes = [
         Route("/", html),
@@ -193,7 +196,8 @@ class _Guard:
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in _HEADERS if pair[0] not in given)]
             await send(message)
 
         instead = self.access.answer(request) if self.access else None

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ...errors import nearest
+from ...errors import UserError, nearest
 from .snapshot import Row
 from .tables import FACETS
 
@@ -30,24 +29,30 @@ SEARCHED = (
 
 @dataclass(frozen=True)
 class Filters:
-    """``chosen`` has the wanted values, as text, by facet; no values leave a facet open. A row without a facet passes it."""
+    """``chosen`` has the wanted values, as text, by facet; no values leave a facet open. A row without a facet passes it. ``whole`` asks
+    for the rows that a view leaves out because a page could not draw them."""
 
     chosen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     search: str = ""
+    whole: bool = False
 
     @classmethod
     def of(cls, parameters: Iterable[tuple[str, str]]) -> Filters:
-        """From the pairs of a query string: facets, which may be repeated, and ``search``. UserError names an unknown one."""
+        """From the pairs of a query string: facets, which may be repeated, ``search``, and ``limit=0``. UserError names an unknown one."""
         chosen: dict[str, tuple[str, ...]] = {}
-        search = ""
+        search, whole = "", False
         for name, value in parameters:
             if name == "search":
                 search = value
+            elif name == "limit":
+                if value != "0":
+                    raise UserError(f"limit takes 0, which leaves no row out, not '{value}'.")
+                whole = True
             elif name in FACETS:
                 chosen[name] = (*chosen.get(name, ()), value)
             else:
-                raise nearest(name, [*FACETS, "search"], "filter")
-        return cls(chosen, search)
+                raise nearest(name, [*FACETS, "search", "limit"], "filter")
+        return cls(chosen, search, whole)
 
     def keep(self, rows: Iterable[Row]) -> list[Row]:
         """The rows that pass, in their order."""
@@ -61,16 +66,6 @@ class Filters:
 def text(value: object) -> str:
     """The value as a filter names it."""
     return "" if value is None else str(value)
-
-
-def facet_values(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
-    """What each facet can be filtered by, with the number of rows that have it."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in FACETS}
-    for row in rows:
-        for name in FACETS:
-            if name in row:
-                counts[name][text(row[name])] += 1
-    return {name: dict(found) for name, found in counts.items()}
 
 
 def _has(row: Row, words: list[str]) -> bool:

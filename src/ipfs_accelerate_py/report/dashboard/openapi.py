@@ -23,6 +23,7 @@ def document(*, token: bool) -> dict[str, Any]:
         _parameter(name, "Keep rows that have one of these values.", {"type": "array", "items": {"type": "string"}})
         for name in FACETS
     ]
+    whole = _parameter("limit", "0 gives rows too that a page would not draw.", {"enum": [0]})
     search = _parameter("search", "Keep rows that have all of these words.", {"type": "string"})
     paths: dict[str, Any] = {
         "/api/status": _get("The store, the number of its launches, its version, and whether a campaign runs on it."),
@@ -50,7 +51,7 @@ def document(*, token: bool) -> dict[str, Any]:
     for view in VIEWS.values():
         row = {key: _property(key) for key in (*view.columns, "provenance")}
         schema = {"type": "object", "properties": {"rows": {"type": "array", "items": {"type": "object", "properties": row}}}}
-        paths[f"/api/views/{view.name}"] = _get(f"{view.title}. {view.question}", [*facets, search, formats], schema)
+        paths[f"/api/views/{view.name}"] = _get(f"{view.title}. {view.question}", [*facets, search, whole, formats], schema)
     return {
         "openapi": "3.1.0",
         "info": {

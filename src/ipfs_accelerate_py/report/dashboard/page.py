@@ -6,6 +6,7 @@ a browser loads no module from another file.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
@@ -23,8 +24,18 @@ from .snapshot import Snapshot, Snapshots
 from .views import VIEWS
 
 MODULES = ("dom", "state", "filters", "ignored", "source", "figure", "table", "exports", "detail", "sql", "recommend", "main")
+LIBRARY = "plotly.js"
 SAMPLES_IN_A_FILE = 300_000  # 2 MB of digits; above it a file leaves out lists of samples, and says so
 CELLS_IN_A_FILE = 1_500
+
+
+@cache
+def library() -> str:
+    """Plotly's script. Its bundle of bars and scatters, all that the dashboard draws, is a quarter of the whole one, which takes a browser
+    longer to start than all the rest; the build of the browser runtime puts it into the package. Without such a build it is the whole
+    one, of Python's package."""
+    bundle = files("ipfs_accelerate_py.web") / "static" / "plotly-basic.min.js"
+    return bundle.read_text("utf-8") if bundle.is_file() else get_plotlyjs()
 
 
 @cache
@@ -48,28 +59,34 @@ def body() -> str:
     return (files(__package__) / "assets" / "body.html").read_text("utf-8")
 
 
-def asset(name: str) -> tuple[str, str]:
+@cache
+def asset(name: str) -> tuple[bytes, str]:
     """Content and media type of a file that the served page asks for."""
     made = {
-        "plotly.js": (get_plotlyjs, "text/javascript"),
+        LIBRARY: (library, "text/javascript"),
         "app.js": (script, "text/javascript"),
         "app.css": (style, "text/css"),
     }
     if name not in made:
         raise UserError(f"There is no asset '{name}'.")
     make, media_type = made[name]
-    return make(), media_type
+    return make().encode(), media_type
 
 
+@cache
 def live() -> str:
-    """The served page."""
+    """The served page. The library's address has its digest, so that a browser which keeps it notices another version."""
+    digest = hashlib.sha256(asset(LIBRARY)[0]).hexdigest()[:16]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">',
-            '<title>Dashboard</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="assets/app.css">\n</head>\n<body>',
+            '<title>Dashboard</title>\n<link rel="icon" href="data:,">\n<link rel="stylesheet" href="assets/app.css">\n'
+            # In this order: the page's script asks for the data, and while they come the figures' library, which is large, is read.
+            '<script src="assets/app.js" defer></script>\n'
+            f'<script src="assets/{LIBRARY}?{digest}" id="plotly" defer></script>\n</head>\n<body>',
             body(),
-            '<script src="assets/plotly.js"></script>\n<script src="assets/app.js"></script>\n</body>\n</html>\n',
+            "</body>\n</html>\n",
         ]
     )
 
@@ -82,7 +99,7 @@ def write(store: Path, destination: Path) -> Path:
 
 def alone(snapshot: Snapshot, store: Path) -> str:
     """The page as one text, with all views and, as far as its limits go, all details and samples."""
-    made = Page(title="Dashboard", style=style(), scripts=[get_plotlyjs(), script()])
+    made = Page(title="Dashboard", style=style(), scripts=[library(), script()])
     return made.render([body()], everything(snapshot, store))
 
 

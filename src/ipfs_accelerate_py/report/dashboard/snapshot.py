@@ -42,6 +42,7 @@ class Snapshot:
         self._connection = duckdb.connect(str(copy), read_only=True, config=dict(SANDBOX))
         self._lock = threading.RLock()
         self._kept: dict[str, Any] = {}
+        self._making: dict[str, threading.RLock] = {}
 
     def rows(self, sql: str, arguments: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """All rows of a query of this program's own, as dictionaries."""
@@ -59,8 +60,10 @@ class Snapshot:
         return bool(self.rows("SELECT 1 FROM information_schema.tables WHERE table_name = ?", [table]))
 
     def kept(self, name: str, make: Any) -> Any:
-        """What ``make()`` gives, made once for this state of the store."""
+        """What ``make()`` gives, made once for this state of the store. Who asks for something else meanwhile does not wait for it."""
         with self._lock:
+            making = self._making.setdefault(name, threading.RLock())
+        with making:
             if name not in self._kept:
                 self._kept[name] = make()
             return self._kept[name]

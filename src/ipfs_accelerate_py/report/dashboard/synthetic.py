@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from ...models.registry import model_classes
 from ...spec import Spec, Target, Workload
@@ -22,7 +23,9 @@ TARGETS = (
     Target(platform="webgpu", engine="onnxruntime-web", browser="firefox"),
     Target(platform="webgpu", engine="onnxruntime-web", browser="edge"),
 )
-LAUNCHES_PER_SPEC = 5
+LAUNCHES_PER_SPEC = 5  # at least: a store of more launches than the specs below take has more of each
+
+MACHINE = "simulated-machine"
 
 _SPECS = "CREATE TEMP TABLE asked (spec_hash VARCHAR, workload_hash VARCHAR, target_hash VARCHAR, level DOUBLE)"
 # Times: the spec's level, 3 % between launches, up to 8 % between iterations; one cell in 40 fails.
@@ -30,7 +33,7 @@ _LAUNCHES = """
     INSERT INTO launch BY NAME
     SELECT
         format('{}-{}-{}', $campaign, spec_hash, launch_index) AS launch_id, $campaign AS campaign_id, spec_hash,
-        'simulated-machine' AS machine_hash, 'simulated-environment' AS environment_hash,
+        $machine AS machine_hash, 'simulated-environment' AS environment_hash,
         launch_index, row_number() OVER () AS order_index,
         TIMESTAMP '2026-01-01' + to_seconds(row_number() OVER ()) AS started_at, 1.0 AS duration_s, 'simulated' AS provenance,
         CASE WHEN hash(spec_hash) % 40 = 0 THEN 'failed' ELSE 'ok' END AS status,
@@ -49,31 +52,16 @@ _LAUNCHES = """
 
 
 def fill(path: Path, launches: int, samples_per_launch: int) -> int:
-    """Make a store of at least that many simulated launches at ``path`` and return their number (5 launches a spec)."""
+    """Make a store of at least that many simulated launches at ``path``, or add them to the one there; returns their number."""
     store = Store.create_or_open(path)
     plan = {"launches": launches, "request": {"simulate": True}}
     campaign = store.begin_campaign(plan, request_hash="simulated", command="ipfs-accelerate bench --simulate", seed=0)
-    wanted = -(-launches // LAUNCHES_PER_SPEC)
-    shapes = product(("float32", "float16", "int8", "int4"), (1, 2, 4, 8, 16, 32, 64, 128, 256), model_classes())
-    specs = [
-        Spec(
-            workload=Workload(
-                model_class=model,
-                size="base",
-                weights="synthetic",
-                origin="synthetic:0",
-                task="simulated",
-                batch_size=batch_size,
-                precision=precision,
-            ),
-            target=target,
-        )
-        for precision, batch_size, model in shapes
-        for target in TARGETS
-    ][:wanted]
+    every = _specs()
+    specs = every[: -(-launches // LAUNCHES_PER_SPEC)]
+    per_spec = max(LAUNCHES_PER_SPEC, -(-launches // len(every)))
     with connect(path, read_only=False) as connection:
         connection.execute("BEGIN")
-        connection.execute("""INSERT INTO machine VALUES ('simulated-machine', '{"machine_id": "simulated"}')""")
+        connection.execute(f"""INSERT INTO machine VALUES ('{MACHINE}', '{{"machine_id": "simulated"}}')""")
         connection.execute("INSERT INTO environment VALUES ('simulated-environment', '{}')")
         for table, parts in (
             ("workload", {s.workload.hash: s.workload for s in specs}),
@@ -82,7 +70,7 @@ def fill(path: Path, launches: int, samples_per_launch: int) -> int:
             rows = [[hash_, *vars(part).values()] for hash_, part in parts.items()]
             marks = ", ".join("?" * len(rows[0]))
             names = ", ".join([f"{table}_hash", *vars(next(iter(parts.values())))])
-            connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+            connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING", rows)
         connection.execute(_SPECS)
         rows = [
             [s.hash, s.workload.hash, s.target.hash, 2e6 * s.workload.batch_size**0.8 * (1 + index % 10)]
@@ -90,7 +78,20 @@ def fill(path: Path, launches: int, samples_per_launch: int) -> int:
         ]
         connection.executemany("INSERT INTO asked VALUES (?, ?, ?, ?)", rows)
         connection.execute("INSERT INTO spec SELECT spec_hash, workload_hash, target_hash FROM asked")
-        connection.execute(_LAUNCHES, {"campaign": campaign, "samples": samples_per_launch, "launches": LAUNCHES_PER_SPEC})
+        connection.execute(
+            _LAUNCHES, {"campaign": campaign, "samples": samples_per_launch, "launches": per_spec, "machine": MACHINE}
+        )
         connection.execute("COMMIT")
     store.finish_campaign(campaign)
-    return len(specs) * LAUNCHES_PER_SPEC
+    return len(specs) * per_spec
+
+
+def _specs() -> list[Spec]:
+    """Every model class at several precisions and batch sizes on every target, the targets of one piece of work together."""
+    shapes = product(("float32", "float16", "int8", "int4"), (1, 2, 4, 8, 16, 32, 64, 128, 256), model_classes())
+    work: dict[str, Any] = {"size": "base", "weights": "synthetic", "origin": "synthetic:0", "task": "simulated"}
+    return [
+        Spec(workload=Workload(model_class=model, batch_size=batch_size, precision=precision, **work), target=target)
+        for precision, batch_size, model in shapes
+        for target in TARGETS
+    ]

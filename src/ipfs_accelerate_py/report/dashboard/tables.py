@@ -1,4 +1,4 @@
-"""The rows behind every view: one per launch, and one per cell (spec, machine and provenance), computed once a snapshot in SQL."""
+"""The rows behind every view: one per cell (spec, machine and provenance), computed once a snapshot in SQL."""
 
 from __future__ import annotations
 
@@ -65,23 +65,11 @@ CELLS = """
     FROM seen_launch GROUP BY ALL
     ORDER BY model_class, size, precision, batch_size, sequence_length, platform, engine, browser, device, cell
 """
-_LAUNCH_ROWS = """
-    SELECT seen_launch.* EXCLUDE (cell), cell, spread.quantiles
-    FROM seen_launch JOIN (
-        SELECT launch_id, list_aggregate(samples_ns, 'quantile_cont', [0.05, 0.25, 0.75, 0.95]) AS quantiles FROM launch
-    ) AS spread USING (launch_id)
-    ORDER BY model_class, size, precision, batch_size, platform, engine, browser, device, cell, started_at
-"""
 
 
 def cells(snapshot: Snapshot) -> list[Row]:
     """One row per cell, with labels, what kind of cell it is, its interval, and the marks a reader must see beside its number."""
     return snapshot.kept("cells", lambda: _cells(snapshot))
-
-
-def launches(snapshot: Snapshot) -> list[Row]:
-    """One row per launch, with the labels and kind of its cell and the quantiles of its steady iterations, milliseconds."""
-    return snapshot.kept("launches", lambda: _launches(snapshot))
 
 
 def campaigns(snapshot: Snapshot) -> list[Row]:
@@ -127,19 +115,6 @@ def shared(snapshot: Snapshot) -> bool:
     """Make the table of launches that the queries above share."""
     snapshot.kept("seen_launch", lambda: snapshot.rows(_LAUNCHES) or True)
     return True
-
-
-def _launches(snapshot: Snapshot) -> list[Row]:
-    of_cell = {row["cell"]: row for row in cells(snapshot)}
-    found = snapshot.rows(_LAUNCH_ROWS)
-    for row in found:
-        cell = of_cell[row["cell"]]
-        row.update({name: cell[name] for name in ("model", "target", "machine", "where", "kind", "flags")})
-        row["campaign"] = row["campaign_id"]
-        spread = row.pop("quantiles") if row["status"] == "ok" else None
-        names = ("p5_ms", "p25_ms", "p75_ms", "p95_ms")
-        row.update(zip(names, [value / 1e6 for value in spread] if spread else [None] * 4, strict=True))
-    return found
 
 
 def kind_of(row: Mapping[str, Any]) -> str:

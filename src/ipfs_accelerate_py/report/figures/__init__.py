@@ -10,12 +10,13 @@ from .cells import SIMULATED_OPACITY, cold_seconds, generation, heat_map, latenc
 from .compared import effects, timeline, verdicts
 from .matrix import platform_matrix
 from .performance import cold_start, iterations, launch_distributions, memory_use, scaling
-from .precision import quality
+from .precision import agreement, quality
 from .predicted import pareto, predicted_against_measured, roofline
 from .progress import progress
 
 __all__ = [
     "SIMULATED_OPACITY",
+    "agreement",
     "cold_seconds",
     "cold_start",
     "effects",

@@ -45,11 +45,9 @@ def platform_matrix(rows: Sequence[Row], dark: bool = False) -> go.Figure:
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            hovertext=[
-                f"{_work(row)}<br>{safe(row['target'])}: {_words(row)}<br>{safe(row.get('error_message') or '')}"
-                for row in found
-            ],
-            hoverinfo="text",
+            # What a tile says stands in it already: a large store's figure would hold each text twice.
+            hovertext=["<br>".join(filter(None, [safe(row["target"]), safe(row.get("error_message") or "")])) for row in found],
+            hovertemplate="%{y}<br>%{text}<br>on %{hovertext}<extra></extra>",
             constraintext="none",
             textfont={"size": 12},
             marker={

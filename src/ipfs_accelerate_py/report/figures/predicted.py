@@ -43,7 +43,8 @@ def predicted_against_measured(rows: Sequence[Row], dark: bool = False) -> go.Fi
             ],
             hoverinfo="text",
         )
-    ends = [min(row["median_ms"] for row in rows), max(row["median_ms"] for row in rows)]
+    both = [row[name] for row in rows for name in ("median_ms", "predicted_ms")]
+    ends = [min(both), max(both)]
     figure.add_scatter(mode="lines", x=ends, y=ends, name="equal", line={"color": GREY, "dash": "dot"}, hoverinfo="skip")
     return figure
 

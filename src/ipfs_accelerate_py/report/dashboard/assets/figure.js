@@ -1,4 +1,4 @@
-import { element } from "./dom.js";
+import { byId, element, shortNumber } from "./dom.js";
 
 // Lists of a trace that have one item per mark. Others (a colour scale) may be as long by chance and are left alone.
 const PER_MARK = [["x"], ["y"], ["base"], ["width"], ["text"], ["hovertext"], ["customdata"], ["marker", "color"], ["marker", "size"], ["marker", "symbol"],
@@ -96,8 +96,21 @@ function colour(layout) {
   for (const name of ["xaxis", "yaxis"]) if (layout[name]) layout[name].gridcolor = line;
 }
 
+/** Resolves when Plotly is there. The served page loads it while the data are asked for; in a file it stands before this script. */
+export const library = new Promise((there, failed) => {
+  const script = byId("plotly");
+  if (window.Plotly || !script) there();
+  else {
+    script.addEventListener("load", there);
+    script.addEventListener("error", () => failed(new Error("The figures' library did not load: reload the page.")));
+  }
+});
+library.catch(() => {}); // said where a figure is wanted
+
 /** Draw into a plot element; names are shortened and legends go where there is little room. */
-export function drawFigure(plot, part, onPick) {
+export async function drawFigure(plot, part, onPick) {
+  await library;
+  if (!plot.isConnected) return; // another view is shown meanwhile
   const layout = structuredClone(part.layout);
   colour(layout);
   plot.style.minWidth = layout.min_width ? `${layout.min_width}px` : "";
@@ -110,14 +123,52 @@ export function drawFigure(plot, part, onPick) {
     if (layout.meta?.columns) shortNames(layout);
     else if (layout.meta?.category_px) namesAbove(layout);
   }
-  const traces = part.traces.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
+  if (layout.meta?.columns) fixMargins(layout, part.traces);
+  for (const name of ["x", "y"]) logTicks(layout[`${name}axis`], part.traces.flatMap((trace) => trace[name]));
+  const shown = narrow ? part.traces.map((trace) => ({ ...trace, name: cut(trace.name ?? "", LEGEND_LETTERS) })) : part.traces;
+  const traces = shown.map((trace) => (trace.type === "bar" ? { ...trace, insidetextfont: { ...trace.textfont, color: inks().ink }, outsidetextfont: { ...trace.textfont, color: inks().ink } } : trace));
   Plotly.react(plot, traces, layout,
     { displayModeBar: false, responsive: !layout.meta?.columns });
   plot.removeAllListeners?.("plotly_click");
   if (onPick) plot.on("plotly_click", (event) => { if (event.points[0]?.customdata !== undefined) onPick(event.points[0].customdata); });
 }
 
-const NAME_LETTERS = 58;
+const LEGEND_ROW_PX = 20, LEGEND_MARK_PX = 48, LINE_HEIGHT = 1.3;
+let pen = null;
+
+function textWidth(text, size, family) {
+  pen ??= document.createElement("canvas").getContext("2d");
+  pen.font = `${size}px ${family}`;
+  return pen.measureText(text.replace(/<[^>]*>/g, "").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&")).width;
+}
+
+/** Room for the names beside and above the tiles and for the legend. Plotly would find it by drawing everything, twice or more often. */
+function fixMargins(layout, traces) {
+  const { size = 13, family } = layout.font;
+  const lines = (layout.yaxis.ticktext ?? layout.yaxis.categoryarray).flatMap((name) => name.split("<br>"));
+  const left = Math.max(...lines.map((line) => textWidth(line, line.includes("10px") ? 10 : size, family)));
+  const heads = Math.max(...layout.xaxis.ticktext.map((name) => name.split("<br>").length));
+  const items = traces.map((trace) => textWidth(trace.name, 12, family) + LEGEND_MARK_PX);
+  const room = layout.width - 20;
+  const rows = items.reduce((sum, one) => sum + one, 0) <= room ? 1 : Math.ceil(items.length / Math.max(1, Math.floor(room / Math.max(...items))));
+  const top = Math.round(rows * LEGEND_ROW_PX + 14 + heads * size * LINE_HEIGHT);
+  layout.height += top - layout.margin.t;
+  layout.margin = { ...layout.margin, l: Math.ceil(left) + 18, t: top, autoexpand: false };
+}
+
+/** Whole numbers along a logarithmic axis: Plotly writes 2 where 20 is meant. */
+function logTicks(axis, values) {
+  if (axis?.type !== "log" || axis.tickvals || axis.tickmode === "auto" || axis.exponentformat === "power") return;
+  const logs = values.filter((value) => value > 0).map(Math.log10);
+  if (logs.length === 0) return;
+  const [low, high] = logs.reduce(([least, most], one) => [Math.min(least, one), Math.max(most, one)], [Infinity, -Infinity]);
+  const steps = high - low < 0.5 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : high - low < 1.5 ? [1, 2, 5] : high - low < 3 ? [1, 3] : [1];
+  const powers = Array.from({ length: Math.ceil(high) - Math.floor(low) + 3 }, (_, place) => Math.floor(low) - 1 + place);
+  axis.tickvals = powers.flatMap((power) => steps.map((step) => step * 10 ** power));
+  axis.ticktext = axis.tickvals.map(shortNumber);
+}
+
+const NAME_LETTERS = 58, LEGEND_LETTERS = 42;
 
 const cut = (line, most) => (line.length > most ? `${line.slice(0, most - 1)}…` : line);
 

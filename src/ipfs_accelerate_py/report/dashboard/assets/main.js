@@ -1,7 +1,7 @@
 import { byId, commandBox, element } from "./dom.js";
 import { openDetail } from "./detail.js";
 import { exportBar } from "./exports.js";
-import { drawFigure, partOf, plotElement } from "./figure.js";
+import { drawFigure, library, partOf, plotElement } from "./figure.js";
 import { FACETS, FACET_NAMES, facetValues, keepRows, sortRows } from "./filters.js";
 import { ignoredParts, meant } from "./ignored.js";
 import { recommendView } from "./recommend.js";
@@ -49,7 +49,7 @@ async function load() {
   place.setAttribute("aria-busy", "true");
   if (answer === null) place.replaceChildren(element("p", { class: "state" }, "Reading the store …"));
   try {
-    let told = await ask(`api/views/${view.name}`);
+    let [told] = await Promise.all([early(view.name), library]);
     if (told.partial && !isFile && parametersOf(state).length) told = await ask(`api/views/${view.name}`, parametersOf(state));
     if (question !== asked) return undefined;
     answer = told;
@@ -61,6 +61,16 @@ async function load() {
     else trouble(error.message);
   }
   return settle();
+}
+
+/** The first view is asked for before the list of views is known. */
+let first = ["sql", "recommend"].includes(state.view) ? null : { name: state.view, answer: ask(`api/views/${encodeURIComponent(state.view)}`) };
+first?.answer.catch(() => {}); // said when it is wanted
+
+function early(name) {
+  const found = first?.name === name ? first.answer : ask(`api/views/${name}`);
+  first = null;
+  return found;
 }
 
 function settle() {

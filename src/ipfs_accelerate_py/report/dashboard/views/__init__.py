@@ -13,7 +13,8 @@ from .base import COLUMNS, Found, View
 
 _BY_FAMILY = (*performance.VIEWS, *compared.VIEWS, *precision.VIEWS, *predicted.VIEWS, *running.VIEWS)
 _ORDER = (
-    "matrix", "verdicts", "launches", "cold", "scaling", "roofline", "memory", "quality", "predictions", "effects", "timeline", "progress",
+    "matrix", "verdicts", "launches", "cold", "scaling", "roofline", "memory", "quality", "agreement", "predictions",
+    "effects", "timeline", "progress",
 )  # fmt: skip
 VIEWS: dict[str, View] = {view.name: view for view in sorted(_BY_FAMILY, key=lambda view: _ORDER.index(view.name))}
 

@@ -62,6 +62,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "device_peak_mb": ("Device peak", "MB"),
     "weights_mb": ("Weights", "MB"),
     "bits_per_weight": ("Bits per weight", ""),
+    "bits_per_cached_value": ("Bits per cached value", ""),
+    "made_by": ("Made by", ""),
+    "solver": ("Solver", ""),
+    "perplexity": ("Perplexity", ""),
+    "perplexity_ratio": ("Times the float weights'", ""),
+    "perplexity_ratio_low": ("Times low", ""),
+    "perplexity_ratio_high": ("Times high", ""),
+    "windows": ("Windows", ""),
+    "tokens": ("Scored", "tokens"),
+    "is_reference": ("Float weights", ""),
+    "origin": ("Weights are", ""),
+    "measured_at": ("Measured, UTC", ""),
     "cosine": ("Cosine, lowest", ""),
     "relative_error": ("Relative error, highest", ""),
     "top1_agreement": ("Top-1 agreement", ""),
@@ -116,8 +128,8 @@ class View:
     empty: tuple[str, str]
     sort: tuple[str, bool] | None = None  # column, descending
 
-    def answer(self, snapshot: Snapshot, filters: Filters | None = None) -> dict[str, Any]:
-        """Rows that pass the filters, with a ``key`` each, and the figure of them: plain values, for JSON."""
+    def answer(self, snapshot: Snapshot, filters: Filters | None = None, *, draw: bool = True) -> dict[str, Any]:
+        """Rows that pass the filters, with a ``key`` each, and the figure of them unless ``draw`` is off: plain values, for JSON."""
         chosen = filters or Filters()
         found = self.find(snapshot, chosen)
         kept = chosen.keep(found.rows)
@@ -126,7 +138,7 @@ class View:
         )  # a number never travels without it
         names = ["cell", "where", *columns, *(name for name in FACETS if name not in columns)]
         rows = [{"key": key, **{name: row[name] for name in names if name in row}} for key, row in enumerate(kept)]
-        figure = self.figure(rows).to_plotly_json() if rows else None
+        figure = self.figure(rows).to_plotly_json() if rows and draw else None
         sentence, command = self.empty
         return {
             "name": self.name,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ... import figures
 from .. import tables
-from ..filters import Filters, facet_values
+from ..filters import Filters
+from ..launches import facet_counts, launches
 from ..snapshot import Row, Snapshot
 from .base import Found, View, with_fields
 from .predicted import cells_predicted
@@ -32,12 +33,14 @@ def _matrix(snapshot: Snapshot, _: Filters) -> Found:
 
 
 def _launches(snapshot: Snapshot, filters: Filters) -> Found:
-    every = tables.launches(snapshot)
-    found = filters.keep(every)
-    if len(found) <= LAUNCHES_UP_TO:
+    found, total = launches(snapshot, filters, None if filters.whole else LAUNCHES_UP_TO)
+    if len(found) == total:
         return Found(found)
-    told = f"The first {LAUNCHES_UP_TO:,} of {len(found):,} launches: filter to see others. The REST address gives all with limit=0."
-    return Found(found[:LAUNCHES_UP_TO], told, partial=True, values=facet_values(every))
+    told = (
+        f"The first {len(found):,} of {total:,} launches: filter to see others. CSV, JSON and Parquet hold all that pass, and so does "
+        "the REST address with limit=0."
+    )
+    return Found(found, told, partial=True, values=facet_counts(snapshot))
 
 
 LAUNCHES_UP_TO = 2000  # what a page draws and sorts at once without being felt

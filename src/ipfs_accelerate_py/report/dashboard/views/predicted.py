@@ -12,6 +12,7 @@ from typing import Any
 from ....errors import UserError
 from ....graph import count, describe
 from ... import figures
+from ...wording import count as count_of
 from ...wording import target_labels
 from .. import tables
 from ..filters import Filters
@@ -114,7 +115,7 @@ def _against_measured(snapshot: Snapshot, _: Filters) -> Found:
             )
         )
     alone = len(predictions(snapshot)) - len(rows)
-    note = f"{alone} predictions of what was not measured are in the matrix, not here." if alone else ""
+    note = f"In the matrix, not here: {count_of(alone, 'prediction')} of what was not measured." if alone else ""
     return Found(rows, note)
 
 
