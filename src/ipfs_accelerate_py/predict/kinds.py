@@ -8,6 +8,7 @@ from typing import Any
 
 from .ceilings import Ceilings, from_datasheet
 from .fitting import Costs
+from .observations import ON_GPU as GPU_PLATFORMS
 from .observations import DeviceKey, Evidence
 
 # Where no device of an engine is known at all. Orders of magnitude only: an interval that rests on them is as wide as the errors say.
@@ -24,7 +25,6 @@ GENERIC = Costs(2.0, 2.0, 10e-6, 1e-3)
 _CACHES = ((1e6, 6e10), (3e7, 3e10), (2e8, 1.5e10))
 NOMINAL_CPU = Ceilings("nominal", "a processor that was not probed", {"float32": ((1.0, 1e11),)}, _CACHES)
 NOMINAL_SOFTWARE = Ceilings("nominal", "a software adapter that was not probed", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),))
-GPU_PLATFORMS = ("cuda", "rocm", "mps", "webgpu")
 DEAR_S = 1e-9
 
 

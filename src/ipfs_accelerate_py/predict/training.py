@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -79,7 +80,18 @@ def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge,
         cells=tuple(_measured(cell.observation) for cell in own),
         memory=fit_memory(footprints(cell.observation for cell in own), parsed.platform, parsed.engine),
         software_adapter=software,
+        power_w=power([cell.observation for cell in own]),
     )
+
+
+def power(measured: Sequence[Observation]) -> tuple[float, float] | None:
+    """Watts while models ran, and the largest distance of a cell from them in the logarithm; None where no energy was counted, or of one
+    cell alone, which says nothing of others."""
+    watts = [statistics.median(each.energy_j) / (each.ms["total"] / 1000) for each in measured if each.energy_j]
+    if len(watts) < 2:
+        return None
+    middle = statistics.median(watts)
+    return middle, max(abs(math.log(each / middle)) for each in watts)
 
 
 def _measured(each: Observation) -> Measured:
@@ -94,4 +106,7 @@ def _measured(each: Observation) -> Measured:
         low_ms=each.low_ms,
         high_ms=each.high_ms,
         launches=each.launches,
+        energy_j=(statistics.median(each.energy_j), min(each.energy_j), max(each.energy_j), len(each.energy_j))
+        if each.energy_j
+        else None,
     )

@@ -93,6 +93,7 @@ def score(
         throughput_per_s=found.throughput_per_s,
         memory_bytes=found.memory_bytes,
         energy_j=found.energy_j,
+        energy_provenance=found.energy_provenance,
         cost_per_million=per_million(price, found.throughput_per_s) if price else None,
         source=found.regime,
         provenance=found.provenance,

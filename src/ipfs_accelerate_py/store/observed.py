@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -56,6 +57,19 @@ def probes(path: Path) -> dict[str, list[dict[str, Any]]]:
     for key, *values in found:
         grouped.setdefault(key, []).append(dict(zip(("kind", "precision", "size", "value"), values, strict=True)))
     return grouped
+
+
+def energies(path: Path) -> list[tuple[str, str, str, bool, dict[str, Any]]]:
+    """(spec, machine, platform, whether its adapter is a software one, what ``measure.energy`` kept) of measured launches that ended
+    well."""
+    sql = """
+        SELECT spec_hash, machine_hash, platform, coalesce(software_adapter, false), facts ->> '$.energy'
+        FROM launch JOIN spec USING (spec_hash) JOIN target USING (target_hash)
+        WHERE status = 'ok' AND provenance = 'measured' AND facts ->> '$.energy' IS NOT NULL
+        ORDER BY started_at, launch_id
+    """
+    with reading(path) as connection:
+        return [(*rest, json.loads(facts)) for *rest, facts in connection.execute(sql).fetchall()]
 
 
 def add_predictions(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
