@@ -110,7 +110,7 @@ def drop_disturbed(evidence: Evidence) -> None:
     for each in evidence.observations:
         if (ceilings := evidence.probes.get(each.key.text)) is not None:
             least = terms(each.counts, ceilings, each.key.engine, each.precision)["total"]
-            faster.setdefault(each.key.text, []).append((least.arithmetic_s + least.traffic_s) / (each.ms["total"] / 1000))
+            faster.setdefault(each.key.text, []).append(least.roofline_s / (each.ms["total"] / 1000))
     for key, ratios in faster.items():
         if statistics.median(ratios) > DISTURBED:
             del evidence.probes[key]

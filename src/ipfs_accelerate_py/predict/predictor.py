@@ -16,7 +16,7 @@ from . import conformal, residual
 from .ceilings import Ceilings, from_datasheet, words_of
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
-from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
+from .kinds import GPU_PLATFORMS, group_of, known_kind, prior_of
 from .memory import prior
 from .observations import DeviceKey
 from .prediction import Candidate, Interval, Prediction
@@ -197,7 +197,7 @@ class Predictor:
             reasons.append("This work is unlike all that was measured with this engine, which widens the interval.")
             half *= FAR
         kind = group_of(where.key.platform, engine, where.key.browser, software)
-        if regime in ("new device", "datasheet") and kind not in self.fitted.priors and kind not in DEFAULTS:
+        if regime in ("new device", "datasheet") and not known_kind(self.fitted.priors, kind):
             half += NO_SUCH_KIND
             reasons.append(f"No device of this kind ({kind}) was ever measured, so the value is little more than a guess.")
         if total.unknown_share > 0:
@@ -261,7 +261,7 @@ class Predictor:
             raise UserError(f"{ceilings.name} is a {kind}, which the platform {platform} does not run on.")
         chosen = engine or next((DeviceKey.of(each.key).engine for each in others), None) or _usual_engine(platform)
         group = group_of(platform, chosen, browser)
-        costs = self.fitted.priors.get(group) or DEFAULTS.get(group, GENERIC)
+        costs = prior_of(self.fitted.priors, group, ceilings)
         key = DeviceKey(machine=ceilings.name, platform=platform, engine=chosen, device=device, browser=browser)
         return _Where(None, ceilings, costs, key, "datasheet")
 
@@ -341,7 +341,11 @@ def _about(where: _Where) -> list[str]:
     return [told, *software]
 
 
-_SOURCES = {"probe": "its probe", "datasheet": "a datasheet", "nominal": "nothing but its own launches"}
+_SOURCES = {
+    "probe": "its probe",
+    "datasheet": "a datasheet",
+    "nominal": "nothing but its own launches",
+}
 
 
 def _basis(regime: str, n: int, groups: int) -> str:

@@ -11,7 +11,7 @@ from . import conformal
 from .ceilings import Ceilings
 from .evaluation import footprints, left_out, memory_errors, residual_helps
 from .fitted import Fitted, FittedDevice, Measured, Width, version_of
-from .kinds import GENERIC, ceilings_of, group_of, machine_name, with_probe
+from .kinds import ceilings_of, group_of, machine_name, prior_of
 from .learning import Cell, Knowledge, cells_of, learn
 from .memory import fit_memory
 from .observations import DeviceKey, Evidence, Observation
@@ -70,12 +70,12 @@ def _never_narrower(widths: dict[str, Width]) -> dict[str, Width]:
 def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge, evidence: Evidence) -> FittedDevice:
     parsed = DeviceKey.of(key)
     software = any(cell.observation.software_adapter for cell in own)
-    prior = known.priors.get(group_of(parsed.platform, parsed.engine, parsed.browser, software), GENERIC)
+    prior = prior_of(known.priors, group_of(parsed.platform, parsed.engine, parsed.browser, software), ceilings)
     return FittedDevice(
         key=key,
         name=machine_name(evidence.machines.get(parsed.machine, {}), parsed.platform),
         ceilings=ceilings,
-        costs=known.devices.get(key) or with_probe(prior, ceilings),
+        costs=known.devices.get(key) or prior,
         models={model: costs for (device, model), costs in known.models.items() if device == key},
         cells=tuple(_measured(cell.observation) for cell in own),
         memory=fit_memory(footprints(cell.observation for cell in own), parsed.platform, parsed.engine),

@@ -21,7 +21,6 @@ from .selection import Score
 
 FULL_PRECISIONS = ("float32", "float16", "bfloat16")
 ROUNDED_PRECISIONS = ("int8", "int4")
-GRAPH_BYTES = 1.5e9  # above it, ONNX files have external data, which the browsers' path has not been seen to load
 
 
 class Predicts(Protocol):
