@@ -36,7 +36,7 @@ def by_part(known):
             value = self.of_parts.get((where["part"], where["platform"]))
             if value is None:
                 raise UserError(f"Nothing is known of {where['platform']}.")
-            whole = known({where["platform"]: 1.0}).predict(description, **where)
+            whole = known({where["platform"]: 1.0}, regime=self.regime).predict(description, **where)
             return replace(whole, latency_ms=Interval(value, value * (1 - self.spread), value * (1 + self.spread)))
 
     return ByPart

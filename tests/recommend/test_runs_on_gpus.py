@@ -11,7 +11,7 @@ import pytest
 
 from ipfs_accelerate_py.graph import describe
 from ipfs_accelerate_py.predict import Interval
-from ipfs_accelerate_py.recommend.collectives import Communication
+from ipfs_accelerate_py.recommend.collectives import Communication, Line
 from ipfs_accelerate_py.recommend.layout import Layout
 from ipfs_accelerate_py.recommend.stacks import shape_of
 from ipfs_accelerate_py.recommend.step_time import FSDP_HOST_S, step_seconds
@@ -55,7 +55,8 @@ def test_the_time_of_a_sharded_step_lies_in_its_range(row: dict[str, Any]) -> No
         for each in RUNS["rows"]
         if (each["model"], each["precision"], each["strategy"]) == (row["model"], row["precision"], "alone")
     )
-    network = Communication.from_dict(RUNS["collectives"])
+    lines = {name: Line(**line) for name, line in RUNS["collectives"]["lines"].items()}
+    network = Communication(**{**RUNS["collectives"], "lines": lines})
     found = step_seconds(shape, layout, Interval(alone, alone, alone), network).total
     assert found.low <= row["measured_step_ms"] / 1e3 <= found.high
     twice = step_seconds(shape, replace(layout, accumulation=2), Interval(alone, alone, alone), network).total
