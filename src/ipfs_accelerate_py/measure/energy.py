@@ -25,7 +25,8 @@ PROCESSOR, GPU = "processor", "gpu"
 class Counter(Protocol):
     """Something that counts joules. ``range_j`` is where it starts again from 0, None where it does not."""
 
-    range_j: float | None
+    @property
+    def range_j(self) -> float | None: ...
 
     def joules(self) -> float: ...
 

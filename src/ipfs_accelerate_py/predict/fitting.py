@@ -49,7 +49,8 @@ class Costs:
     @classmethod
     def plain(cls, arithmetic: float, traffic: float, kernel_s: float, execution_s: float) -> Costs:
         """The same for every kind of arithmetic, and of traffic."""
-        return cls(*[arithmetic] * 4, *[traffic] * 5, kernel_s, execution_s)
+        kinds = dict(zip(WORK, [arithmetic] * 4 + [traffic] * 5, strict=True))
+        return cls(**kinds, kernel_s=kernel_s, execution_s=execution_s)
 
     @property
     def array(self) -> tuple[float, ...]:
@@ -110,10 +111,10 @@ def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) 
 
     def of(names: Sequence[str], once: bool = False) -> Terms:
         chosen = [(1 if once else runs, time) for name, (runs, time) in times.items() if name in names]
-        kinds = [sum(runs * getattr(time, kind) for runs, time in chosen) for kind in KINDS]
+        kinds = {kind: sum(runs * getattr(time, kind) for runs, time in chosen) for kind in KINDS}
         unknown = max((time.unknown_share for _, time in chosen), default=0.0)
         waited = sum(1 if once else runs for name, (runs, _) in times.items() if name in names and name not in NOT_READ_BACK)
-        return Terms(*kinds, waited, unknown)
+        return Terms(**kinds, executions=waited, unknown_share=unknown)
 
     found = {"total": of(list(times))}
     if "prefill" in times:

@@ -84,7 +84,7 @@ def phase_time(phase: PhaseCounts, ceilings: Ceilings, engine: str, precision: s
         kernels += operator.count if starts else 0
         unknown += operator.count if operator.kind == "unknown" else 0
     share = unknown / max(1, phase.kernels)
-    return PhaseTime(*seconds.values(), kernels, share)
+    return PhaseTime(**{f"{kind}_s": value for kind, value in seconds.items()}, kernels=kernels, unknown_share=share)
 
 
 def _rows(operator: Operator) -> int:
