@@ -48,6 +48,7 @@ class Ceilings:
     )
     copy_from_device: float | None = None
     memory_bytes: int | None = None
+    software_adapter: bool = False  # a GPU's work done by a processor, as the browser said
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def flops_per_s(self, precision: str, flops: float) -> float:
@@ -67,6 +68,7 @@ class Ceilings:
             "copy_to_device": self.copy_to_device,
             "copy_from_device": self.copy_from_device,
             "memory_bytes": self.memory_bytes,
+            "software_adapter": self.software_adapter,
         }
 
     @classmethod
@@ -105,6 +107,7 @@ def from_probe(rows: Sequence[Mapping[str, Any]], name: str) -> Ceilings | None:
         execution_s=single.get("execution"),
         copy_to_device=single.get("copy_to_device"),
         copy_from_device=single.get("copy_from_device"),
+        software_adapter=any(row.get("software_adapter") for row in good),
     )
 
 

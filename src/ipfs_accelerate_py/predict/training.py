@@ -69,7 +69,7 @@ def _never_narrower(widths: dict[str, Width]) -> dict[str, Width]:
 
 def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge, evidence: Evidence) -> FittedDevice:
     parsed = DeviceKey.of(key)
-    software = any(cell.observation.software_adapter for cell in own)
+    software = ceilings.software_adapter or any(cell.observation.software_adapter for cell in own)
     prior = prior_of(known.priors, group_of(parsed.platform, parsed.engine, parsed.browser, software), ceilings)
     return FittedDevice(
         key=key,

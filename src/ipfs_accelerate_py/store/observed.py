@@ -47,15 +47,17 @@ def probes(path: Path) -> dict[str, list[dict[str, Any]]]:
             SELECT machine_hash, target_hash, arg_max(session_id, measured_at) AS session_id
             FROM probe WHERE provenance = 'measured' GROUP BY ALL
         )
-        SELECT concat_ws('|', machine_hash, platform, engine, device, coalesce(browser, '')), kind, precision, size, value
+        SELECT concat_ws('|', machine_hash, platform, engine, device, coalesce(browser, '')), kind, precision, size, value,
+            coalesce(CAST(facts ->> '$.engine.software_adapter' AS BOOLEAN), false)
         FROM latest JOIN probe USING (machine_hash, target_hash, session_id) JOIN target USING (target_hash)
         ORDER BY ALL
     """
     with reading(path) as connection:
         found = connection.execute(sql).fetchall()
+    columns = ("kind", "precision", "size", "value", "software_adapter")
     grouped: dict[str, list[dict[str, Any]]] = {}
     for key, *values in found:
-        grouped.setdefault(key, []).append(dict(zip(("kind", "precision", "size", "value"), values, strict=True)))
+        grouped.setdefault(key, []).append(dict(zip(columns, values, strict=True)))
     return grouped
 
 
