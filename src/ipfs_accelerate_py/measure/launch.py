@@ -111,6 +111,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
 
     workload, target = job.spec.workload, job.spec.target
     folder = Path(job.folder)
+    manifest = Manifest.read(folder)
     inputs = load_tensors(folder / "inputs.npz")
     entered("start")
     place = platform(target.platform) if job.simulation_seed is None else _stand_in(job)
@@ -151,9 +152,12 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
                 load_tensors(folder / "reference.npz"),
                 workload.precision,
                 workload.task,
-                Manifest.read(folder).reference_rows,
+                manifest.reference_rows,
             ),
             facts={
+                "reference_device": manifest.facts.get(
+                    "reference_device", "cpu"
+                ),  # a folder made before it was told has it from there
                 "clock_limited": measurement.clock_limited,
                 "process_id": os.getpid(),
                 **({"imported_ahead": True} if job.imported_ahead else {}),
