@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,14 @@ import pytest
 
 from ipfs_accelerate_py.campaign import prepare_plan as preparing
 from ipfs_accelerate_py.campaign.memory_share import MemoryShare
-from ipfs_accelerate_py.campaign.needs import LARGE_WEIGHTS_BYTES, memory_bytes, reference_device, weights_bytes
+from ipfs_accelerate_py.campaign.needs import (
+    LARGE_WEIGHTS_BYTES,
+    device_bytes,
+    least_bytes,
+    memory_bytes,
+    reference_device,
+    weights_bytes,
+)
 from ipfs_accelerate_py.campaign.plan import Plan, Request, make_plan
 from ipfs_accelerate_py.campaign.preparation import Task
 from ipfs_accelerate_py.campaign.prepare_plan import default_jobs, prepare_plan, tasks_of
@@ -151,10 +159,10 @@ def test_memory_grows_with_what_is_done() -> None:
     reference = resolve("vit", "tiny", "synthetic")
     plain, training = Task(workload(reference), False), Task(workload(reference, mode="training"), False)
     exported = Task(workload(reference), True)
-    needs = [memory_bytes([task], 10**9) or 0 for task in (plain, training, exported)]
+    needs = [memory_bytes(reference, [task], 10**9) or 0 for task in (plain, training, exported)]
     assert 10**9 < needs[0] < needs[1] < needs[2]
-    assert memory_bytes([plain, exported], 10**9) == needs[2]
-    assert memory_bytes([plain], None) is None
+    assert memory_bytes(reference, [plain, exported], 10**9) == needs[2]
+    assert memory_bytes(reference, [plain], None) is None
     assert weights_bytes(resolve("llama", "7b", "synthetic")) == pytest.approx(4 * 6.74e9, rel=0.01)
 
 
@@ -173,3 +181,13 @@ def test_a_gpu_computes_the_reference_of_large_decoders_alone() -> None:
     assert reference_device(large, False, weights, {"cuda": narrow}) == "cpu"
     assert reference_device(large, False, weights, {"cuda": Unavailable("none")}) == "cpu"
     assert reference_device(large, False, None, {}) == "cpu"
+
+
+def test_synthetic_weights_of_a_gpus_reference_take_no_host_memory() -> None:
+    """They are made on the GPU; trained ones pass through the host."""
+    made = resolve("llama", "7b", "synthetic")
+    read = replace(made, weights="trained", origin="folder:0", path=Path("/somewhere"))
+    tasks = [Task(workload(made), False, "cuda:0")]
+    assert least_bytes(made, tasks, 28 * 10**9) == 0 and (memory_bytes(made, tasks, 28 * 10**9) or 0) < 2 * 10**9
+    assert least_bytes(read, tasks, 28 * 10**9) == 28 * 10**9
+    assert device_bytes(tasks, 28 * 10**9) > 28 * 10**9 and device_bytes([Task(workload(made))], 28 * 10**9) == 0

@@ -32,11 +32,16 @@ def weights_bytes(reference: ModelReference) -> int | None:
     return None
 
 
-def memory_bytes(tasks: Sequence[Task], weights: int | None) -> int | None:
+def memory_bytes(reference: ModelReference, tasks: Sequence[Task], weights: int | None) -> int | None:
     """Host memory that preparing these tasks of one model takes at its peak; None where it is not known."""
     if weights is None:
         return None
-    return IMPORTS_BYTES + round(max(_copies(task) for task in tasks) * weights)
+    return IMPORTS_BYTES + round(max(_copies(task) if _on_host(reference, task) else 0 for task in tasks) * weights)
+
+
+def least_bytes(reference: ModelReference, tasks: Sequence[Task], weights: int | None) -> int:
+    """Host memory without which they cannot be prepared: the float32 weights once, where they are needed there."""
+    return weights or 0 if any(_on_host(reference, task) for task in tasks) else 0
 
 
 def device_bytes(tasks: Sequence[Task], weights: int | None) -> int:
@@ -56,10 +61,13 @@ def reference_device(work: Workload, exported: bool, weights: int | None, probed
     return "cuda:0" if room >= DEVICE_ROOM * weights else "cpu"
 
 
+def _on_host(reference: ModelReference, task: Task) -> bool:
+    """Whether the model passes through the host's memory. Synthetic weights for a reference on a GPU are made there."""
+    return task.reference_device == "cpu" or reference.weights != "synthetic"
+
+
 def _copies(task: Task) -> float:
     """How many times the float32 weights there are in the host's memory at the peak (``benchmarks/preparation.py`` prints it)."""
-    if task.reference_device != "cpu":
-        return 0.1
     if task.exported and exportable(task.workload):
         return 5.0  # the model, the exported graph, its serialised form, and the session that checks it
     return 2.6 if task.workload.mode == "training" else 1.4  # gradients; activations

@@ -15,7 +15,7 @@ from ..platforms.processor import default_threads
 from ..spec import Workload
 from .child import Child, kill_tree, start_child
 from .memory_share import MemoryShare
-from .needs import device_bytes, memory_bytes, reference_device, weights_bytes
+from .needs import device_bytes, least_bytes, memory_bytes, reference_device, weights_bytes
 from .plan import Plan
 from .preparation import Task, prepare_all
 
@@ -103,8 +103,7 @@ def _made(
 
     def prepare(reference: ModelReference) -> list[Path | LaunchError]:
         tasks, size = todo[reference], weights[reference]
-        on_host = memory_bytes(tasks, size)
-        least = size if size and any(task.reference_device == "cpu" for task in tasks) else 0
+        on_host, least = memory_bytes(reference, tasks, size), least_bytes(reference, tasks, size)
         if least > host.total:
             reason = f"its float32 weights are {least / 1e9:.0f} GB, and {host.total / 1e9:.0f} GB of memory can be used."
             return [LaunchError("out_of_memory", f"The model could not be prepared: {reason}")] * len(tasks)
