@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from ipfs_accelerate_py.campaign.needs import weights_bytes
@@ -83,7 +84,7 @@ def one(name: str, size: str | None, batches: list[int], exported: bool) -> dict
                 tell=lambda step, batch=batch: steps.append((f"batch {batch}: {step}", time.perf_counter())),  # type: ignore[misc]
             )
     steps.append(("end", time.perf_counter()))
-    seconds = {step: later - now for (step, now), (_, later) in zip(steps, steps[1:], strict=False)}
+    seconds = {step: later - now for (step, now), (_, later) in pairwise(steps)}
     return {
         "model": f"{name} {reference.size}",
         "seconds": seconds,
