@@ -68,6 +68,7 @@ def row(platform: str, median_ms: float | None = 10.0, **changes: Any) -> dict[s
         "browser_version": None,
         "threads": None,
         "time_share": None,
+        "time_unknown": None,
     } | changes
     values.setdefault(
         "workload_hash", "-".join(str(values[name]) for name in ("model_class", "precision", "batch_size", "mode"))

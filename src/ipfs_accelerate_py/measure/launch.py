@@ -200,6 +200,9 @@ def _described(
         if count_nodes or isinstance(session, Session):
             entered("coverage")
             record = replace(record, coverage=session.coverage())
+            if isinstance(session, RemoteSession):
+                entered("node_times")
+                record = replace(record, facts={**record.facts, **session.time_coverage(record.coverage)})
     except LaunchError as error:
         record = replace(record, facts={**record.facts, "not_described": f"{error.error_class}: {error}"})
     return record

@@ -191,6 +191,7 @@ def _targets(title: str, matrix: Matrix, rows: Sequence[Row]) -> Section:
         parts = [row.platform, row.browser or row.engine, *([] if row.device == "default" else [row.device])]
         coverage = [] if rated.coverage is None else [f"{int(rated.coverage * 1000) / 10:g} % of nodes"]
         coverage += [] if rated.time_coverage is None else [f"{int(rated.time_coverage * 1000) / 10:g} % of time"]
+        coverage += [f"time not known: {rated.time_unknown}"] if rated.time_unknown else []
         table.append(
             (
                 row.model_class,
