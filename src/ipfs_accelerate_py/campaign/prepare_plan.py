@@ -93,9 +93,11 @@ def _made(
         return []
     import psutil
 
+    from ..recommend.places import host_memory_bytes
+
     cores = default_threads()
     jobs = min(jobs or default_jobs(cores), len(todo))
-    host = MemoryShare(round(USABLE * psutil.virtual_memory().available))
+    host = MemoryShare(round(USABLE * min(psutil.virtual_memory().available, host_memory_bytes())))
     gpu = plan.probed.get("cuda")
     device = MemoryShare(round(USABLE * gpu.devices[0].facts.get("memory_bytes", 0)) if isinstance(gpu, Available) else 0)
     weights = {reference: weights_bytes(reference) for reference in todo}
