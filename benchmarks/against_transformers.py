@@ -35,7 +35,7 @@ from ipfs_accelerate_py.measure.statistics import median_interval
 from ipfs_accelerate_py.measure.stopping import Limits
 from ipfs_accelerate_py.measure.stopwatch import stopwatch
 from ipfs_accelerate_py.models.prepared import Manifest, load_tensors
-from ipfs_accelerate_py.models.registry import resolve, workload
+from ipfs_accelerate_py.models.registry import model_classes, resolve, workload
 from ipfs_accelerate_py.paths import cache_folder
 from ipfs_accelerate_py.platforms.base import Memory, OpenOptions, Session, Tensors
 from ipfs_accelerate_py.platforms.registry import platform
@@ -58,7 +58,8 @@ class Transformers(Session):
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = False  # as ours: float32 is float32 on both sides
         self.torch = torch
-        self.model = load_model(self.folder).to(self.device, getattr(torch, self.precision))
+        self.model_class = model_classes()[Manifest.read(self.folder).model_class]
+        self.model = load_model(self.folder, self.device, self.precision)
 
     def compile(self) -> None:
         """Nothing: it runs eagerly."""
@@ -66,7 +67,8 @@ class Transformers(Session):
     def _tensors(self, inputs: Tensors) -> dict[str, Any]:
         tensors = {name: self.torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
         dtype = self.model.dtype
-        return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        typed = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        return self.model_class.forward_inputs(self.model.config, typed)
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
         with self.torch.inference_mode():

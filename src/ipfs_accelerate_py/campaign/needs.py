@@ -17,7 +17,8 @@ from .preparation import Task
 LARGE_WEIGHTS_BYTES = 8_000_000_000
 DEVICE_ROOM = 1.3  # times the weights: activations, the key-value cache and the attention scores of a prompt
 
-IMPORTS_BYTES = 900_000_000  # of torch, transformers and the exporter in a child
+# Beside the weights: imports of torch, transformers and the exporter (0.4 GB), and activations of a batch (benchmarks/preparation.py).
+BESIDES_BYTES = 1_500_000_000
 
 
 def weights_bytes(reference: ModelReference) -> int | None:
@@ -36,7 +37,7 @@ def memory_bytes(reference: ModelReference, tasks: Sequence[Task], weights: int 
     """Host memory that preparing these tasks of one model takes at its peak; None where it is not known."""
     if weights is None:
         return None
-    return IMPORTS_BYTES + round(max(_copies(task) if _on_host(reference, task) else 0 for task in tasks) * weights)
+    return BESIDES_BYTES + round(max(_copies(task) if _on_host(reference, task) else 0 for task in tasks) * weights)
 
 
 def least_bytes(reference: ModelReference, tasks: Sequence[Task], weights: int | None) -> int:
