@@ -3,8 +3,8 @@
     python benchmarks/preparation.py [--models bert,vit,...] [--size base] [--batch-sizes 1,8] [--exported] [--jobs N] [--rounds 2]
 
 For each model a fresh process with a fresh cache: seconds of the imports and of each step, its peak memory, and that beyond the imports
-over the float32 weights (``campaign/needs.py`` rests on these). Then all models together, fresh caches, with one job and with N (half
-the cores by default), alternately; the ratio of the times of each round.
+over the float32 weights (``campaign/needs.py`` rests on these). Then all models together, fresh caches, with one job and with N (by
+default what a campaign takes here), alternately; the ratio of the times of each round.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def bench(
         float | None, typer.Option("--phase-limit-s", help="Seconds after which any phase of a launch counts as hung.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Models prepared at a time (half the cores by default, as far as the memory lasts).")
+        int | None,
+        typer.Option(help="Models prepared at a time (by default half as many as there are cores, and as the memory lasts)."),
     ] = None,
     prepare_only: Annotated[
         bool,

@@ -59,7 +59,7 @@ def test_as_many_models_at_a_time_as_there_are_jobs(tmp_path: Path, monkeypatch:
     together, most[0] = False, 0
     prepare_plan(plan_of("bert", "vit", "llama"), tmp_path, jobs=1)
     assert most == [1]
-    assert [default_jobs(cores) for cores in (1, 2, 16)] == [1, 1, 8]
+    assert [default_jobs(cores) for cores in (1, 2, 3, 16)] == [1, 2, 2, 8]
 
 
 def test_memory_is_shared_by_those_that_fit() -> None:

@@ -81,8 +81,9 @@ def tasks_of(plan: Plan) -> dict[ModelReference, list[Task]]:
 
 
 def default_jobs(cores: int) -> int:
-    """Half the cores: much of the work is Python's, which keeps one core busy, and the references' products use the other."""
-    return max(1, cores // 2)
+    """Two cores a job, but two jobs where there are fewer than four: much of the work is Python's, which keeps one core busy
+    (``benchmarks/preparation.py``)."""
+    return min(cores, max(2, cores // 2))
 
 
 def _made(
