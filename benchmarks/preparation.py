@@ -57,7 +57,8 @@ def main() -> None:
         print(
             f"all {len(names)} models: 1 job {took[1]:.1f} s, {options.jobs} jobs {took[options.jobs]:.1f} s, ratio {ratios[-1]:.2f}"
         )
-    print(f"{options.jobs} jobs over one, {len(ratios)} rounds: {min(ratios):.2f} to {max(ratios):.2f}")
+    if ratios:
+        print(f"{options.jobs} jobs over one, {len(ratios)} rounds: {min(ratios):.2f} to {max(ratios):.2f}")
 
 
 def one(name: str, size: str | None, batches: list[int], exported: bool) -> dict[str, object]:
