@@ -25,6 +25,7 @@ from ipfs_accelerate_py.campaign.plan import Plan, Request, make_plan
 from ipfs_accelerate_py.campaign.preparation import Task
 from ipfs_accelerate_py.campaign.prepare_plan import default_jobs, prepare_plan, tasks_of
 from ipfs_accelerate_py.errors import LaunchError, UserError
+from ipfs_accelerate_py.models.prepare import prepared_path
 from ipfs_accelerate_py.models.registry import model_classes, resolve, workload
 from ipfs_accelerate_py.platforms.base import Available, Device, Unavailable
 
@@ -115,6 +116,24 @@ def test_only_what_the_targets_need_is_exported() -> None:
         (plan_of("bert", simulate=True), True),
     ):
         assert [task.exported for tasks in tasks_of(plan).values() for task in tasks] == [exported]
+
+
+def test_what_torch_runs_is_prepared_alike_for_every_device(tmp_path: Path) -> None:
+    """A folder that was made on a machine without a GPU is found on one that has it, at every precision of torch."""
+    places = []
+    for name, found in (("cpu", CPU), ("cuda", H200)):
+        request = Request(
+            models=("bert", "llama"), sizes=("tiny",), platforms=(name,), engines=("torch",), precisions=("float32", "float16")
+        )
+        tasks = tasks_of(make_plan(request, {name: found}))
+        places.append(
+            {
+                prepared_path(t.workload, r, tmp_path, exported=t.exported, device=t.reference_device)
+                for r in tasks
+                for t in tasks[r]
+            }
+        )
+    assert places[0] == places[1] and len(places[0]) == 4
 
 
 def test_what_is_ready_needs_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
