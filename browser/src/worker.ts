@@ -58,6 +58,8 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Sampled", id, ...(await current().sample(request.count)) }];
     case "Count":
       return [{ type: "Counted", id, nodes: await current().count() }];
+    case "TimeNodes":
+      return [{ type: "Facts", id, facts: { ...(await current().timeNodes()) } }];
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
     case "Prepare":

@@ -115,6 +115,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
 
     workload, target = job.spec.workload, job.spec.target
     folder = Path(job.folder)
+    manifest = Manifest.read(folder)
     inputs = load_tensors(folder / "inputs.npz")
     entered("start")
     place = platform(target.platform) if job.simulation_seed is None else _stand_in(job)
@@ -157,9 +158,12 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
                 load_tensors(folder / "reference.npz"),
                 workload.precision,
                 workload.task,
-                Manifest.read(folder).reference_rows,
+                manifest.reference_rows,
             ),
             facts={
+                "reference_device": manifest.facts.get(
+                    "reference_device", "cpu"
+                ),  # a folder made before it was told has it from there
                 "clock_limited": measurement.clock_limited,
                 "process_id": os.getpid(),
                 **({"energy": meter.facts(len(measurement.samples_ns))} if meter else {}),
@@ -203,6 +207,9 @@ def _described(
         if count_nodes or isinstance(session, Session):
             entered("coverage")
             record = replace(record, coverage=session.coverage())
+            if isinstance(session, RemoteSession):
+                entered("node_times")
+                record = replace(record, facts={**record.facts, **session.time_coverage(record.coverage)})
     except LaunchError as error:
         record = replace(record, facts={**record.facts, "not_described": f"{error.error_class}: {error}"})
     return record

@@ -20,6 +20,7 @@ from . import protocol
 from .bridge import Bridge, Disconnected
 from .browser_process import BrowserProcess, start_browser
 from .browsers import Browser
+from .node_times import time_facts
 from .profiles import kept_profile
 from .protocol import Message, Provider
 
@@ -32,6 +33,8 @@ ENGINE_PROVIDERS: Mapping[str, str] = {
     "webgpu": "WebGpuExecutionProvider",
     "webnn": "WebNNExecutionProvider",
 }
+# A model whose first inference took longer is not run again to have its nodes timed: that is a software adapter, and no GPU's time.
+SLOWEST_TIMED_NODES_S = 20.0
 CLOSE_WAIT_S = 5.0  # of a browser that is asked to end
 _EXIT_WAIT_S = 2.0
 _LOG_WAIT_S = 0.5
@@ -169,6 +172,7 @@ class PageSession(RemoteSession):
         self._limits_s = options.limits_s or LIMITS_S
         self._weights_bytes = manifest.weights_bytes
         self._bytes_read_back: int | None = None
+        self._first_ns = 0
         self._page = Page(
             browser,
             folder=options.folder,
@@ -202,6 +206,7 @@ class PageSession(RemoteSession):
     def timed_first(self) -> tuple[Sample, dict[str, np.ndarray]]:
         reply, outputs = self._ask(protocol.First(), protocol.Sampled, "first_inference")
         self._bytes_read_back = reply.bytes_read_back
+        self._first_ns = reply.samples[0].total_ns
         return _sample(reply.samples[0]), outputs
 
     def timed_samples(self, count: int) -> list[Sample]:
@@ -215,6 +220,11 @@ class PageSession(RemoteSession):
         """Counted in sessions made for it, so ask after everything that is timed."""
         nodes = self._ask(protocol.Count(), protocol.Counted, "coverage")[0].nodes
         return Coverage(ENGINE_PROVIDERS[self._provider], nodes) if nodes else None
+
+    def time_coverage(self, coverage: Coverage | None) -> dict[str, Any]:
+        if coverage is None or self._provider != "webgpu" or self._first_ns > SLOWEST_TIMED_NODES_S * 1e9:
+            return time_facts(coverage, None)
+        return time_facts(coverage, self._ask(protocol.TimeNodes(), protocol.Facts, "node_times")[0].facts)
 
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()

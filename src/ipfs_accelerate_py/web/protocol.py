@@ -217,6 +217,11 @@ class Count(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeNodes(Message):
+    """Time nodes by execution provider, in a model made for it: nothing can be measured afterwards. Facts as in ``node_times.ts``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspect(Message):
     """What really ran, and memory."""
 
@@ -593,7 +598,7 @@ SPECS = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, 
 TENSOR_TYPES = (*SPECS, SampleTimes, *language_model.SPECS)
 SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
 OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
-MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
+MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, TimeNodes, Inspect, LoseDevice)
 REQUESTS = (*MEASURING, *SERVING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
 EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
 REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
