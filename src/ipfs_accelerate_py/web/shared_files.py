@@ -56,11 +56,11 @@ class SharedFiles:
         with self._reading:
             done = 0
             while done < len(buffer):
-                read = 0 if self._closed else os.preadv(self._from_page, [memoryview(buffer)[done:]], stored.at + done)
+                read = 0 if self._closed else os.preadv(self._from_page, [buffer.data[done:]], stored.at + done)
                 if read == 0:
                     raise ValueError(f"of {len(buffer):,} bytes that the page stored {done:,} are there")
                 done += read
-        return {header.name: tensor(header, memoryview(buffer)) for header in stored.headers}
+        return {header.name: tensor(header, buffer.data) for header in stored.headers}
 
     def close(self) -> None:
         """Safe to call again."""
@@ -134,7 +134,7 @@ def _free(held: Mapping[int, int], size: int) -> int:
 
 
 def _write(descriptor: int, array: np.ndarray, at: int) -> None:
-    left = memoryview(array.reshape(-1).view(np.uint8))
+    left = array.reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(descriptor, left, at)
         left, at = left[written:], at + written
