@@ -290,6 +290,25 @@ export interface Echo {
   id: number;
 }
 
+export interface ShareFiles {
+  type: "ShareFiles";
+  id: number;
+  to_page: string;
+  from_page: string;
+}
+
+export interface UseFiles {
+  type: "UseFiles";
+  id: number;
+  found: boolean;
+}
+
+export interface ReleaseStored {
+  type: "ReleaseStored";
+  id: number;
+  stored_at: number;
+}
+
 export interface Prepare {
   type: "Prepare";
   id: number;
@@ -308,6 +327,8 @@ export interface AudioFeatures {
   sample_rate: number;
   where: "gpu" | "cpu";
   threads: number;
+  subgroups: boolean;
+  dtype: "float32" | "float16";
   repeats: number;
   crops: readonly number[];
 }
@@ -542,7 +563,7 @@ export interface DecodedToken {
 
 export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | TimeNodes | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | TimeNodes | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | ShareFiles | UseFiles | ReleaseStored | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
 export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
@@ -551,3 +572,7 @@ export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_
 export type DataType = "float32" | "float16" | "int64" | "int32" | "uint8" | "int8" | "bool";
 
 export const ALIGNMENT = 8;
+
+export const SHARED_BYTES = 262144;
+
+export const SHARED_LIMIT_BYTES = 536870912;
