@@ -85,7 +85,7 @@ def test_shapes_that_were_searched_are_remembered_and_taken(tmp_path: Path, monk
     folder, ids = tmp_path / "model", some_ids(12)
     expected = logits(save(build("llama"), folder, 4), ids)
     with opened("chromium", folder, activations="planned") as model:
-        found = model.tune(budget_s=60)
+        found = model.tune(budget_s=40)
         assert tuned_numbers(model.browser) == found["remembered"]
     assert set(found["widths"].values()) <= {8, 32} and len(found["widths"]) >= 5  # each product was timed with both kinds
     tried = [product for product in found["products"] if product["shape"] is not None]

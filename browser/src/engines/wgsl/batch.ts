@@ -109,6 +109,8 @@ export class Batch {
     this.running ??= this.run().catch((error: unknown) => {
       this.failed = error;
       this.inFlight = [];
+      this.slots.fill(null);
+      this.known.clear();
       this.ended();
     });
     return { sequence: number, reused_tokens: reused, began_ns: sequence.beganNs };
