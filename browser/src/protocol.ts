@@ -85,6 +85,15 @@ export interface SampleTimes {
   token_ns: readonly number[];
 }
 
+export interface SequenceTokens {
+  sequence: number;
+  tokens: readonly number[];
+  token_ns: readonly number[];
+  logprobs: readonly number[];
+  reason: string;
+  failure: string;
+}
+
 export interface PlaneSpec {
   name: string;
   file: string;
@@ -149,11 +158,13 @@ export interface EngineSpec {
   value_bits: number;
   recent_tokens: number;
   prefill_tokens: number;
-  activations: "float" | "int8";
+  activations: "float" | "int8" | "planned";
   prefill_arithmetic: "float32" | "float16" | "int8";
   subgroups: boolean | null;
   attention_workgroups: number;
   tuned: Record<string, number>;
+  batch: number;
+  packed_down: boolean;
 }
 
 export interface SamplingSpec {
@@ -402,10 +413,17 @@ export interface NextTokens {
   model: string;
 }
 
+export interface NextOfBatch {
+  type: "NextOfBatch";
+  id: number;
+  model: string;
+}
+
 export interface CancelTokens {
   type: "CancelTokens";
   id: number;
   model: string;
+  sequence: number;
 }
 
 export interface TruncateCache {
@@ -503,6 +521,12 @@ export interface TokenBatch {
   reason: string;
 }
 
+export interface BatchTokens {
+  type: "BatchTokens";
+  id: number;
+  parts: readonly SequenceTokens[];
+}
+
 export interface Facts {
   type: "Facts";
   id: number;
@@ -561,11 +585,11 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | NextOfBatch | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | TimeNodes | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | ShareFiles | UseFiles | ReleaseStored | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | TimeNodes | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | ShareFiles | UseFiles | ReleaseStored | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | NextOfBatch | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
+export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | BatchTokens | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
 export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_died" | "browser_start" | "browser_crashed" | "gpu_process_crashed" | "device_lost" | "page_error" | "load_failed" | "inference_failed";
 

@@ -637,6 +637,7 @@ def serve(
     context: Annotated[
         int | None, typer.Option(help="Tokens of prompt and answer together (the model's, at most 4096).")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Answers at a time, 1 to 8, each with a cache of the whole context.")] = 1,
     browser: Annotated[str, typer.Option(help="A key of 'browsers', a path, or auto.")] = "auto",
     adapter: Annotated[str, typer.Option(help="auto, or software: no GPU.")] = "auto",
     host: Annotated[str, typer.Option(help="Another address than loopback needs a token.")] = "127.0.0.1",
@@ -666,6 +667,7 @@ def serve(
         key_bits=key_bits,
         value_bits=value_bits,
         context=context,
+        batch=batch,
         browser=browser,
         adapter=adapter,
         size=size,

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import ERROR_CLASSES
 from . import language_model_protocol as language_model
-from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, VectorSpec
+from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, SequenceTokens, VectorSpec
 
 Provider = Literal["wasm", "webgpu", "webnn"]
 DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
@@ -277,7 +277,8 @@ class CompileLanguageModel(LanguageModelMessage):
 @dataclass(frozen=True, kw_only=True)
 class GenerateTokens(LanguageModelMessage):
     """Begin to answer ``prompt``; what the cache already holds of it is not computed again. ``stop``: sequences of tokens that end the
-    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed."""
+    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed; of an engine with a batch also the
+    ``sequence``, a number, and ``began_ns`` by the page's clock."""
 
     prompt: tuple[int, ...]
     max_new_tokens: int
@@ -291,8 +292,16 @@ class NextTokens(LanguageModelMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NextOfBatch(LanguageModelMessage):
+    """What came of every sequence since the last NextOfBatch, as soon as there is something. Answer: BatchTokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelTokens(LanguageModelMessage):
-    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have."""
+    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have. ``sequence`` of a
+    batch ends at once, and the others go on; 0 ends all."""
+
+    sequence: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -535,6 +544,13 @@ class TokenBatch(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchTokens(Message):
+    """As TokenBatch, of the sequences of a batch that have something to tell; none where none runs, or while a prompt is computed."""
+
+    parts: tuple[SequenceTokens, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counted(Message):
     """Nodes by execution provider; empty where the engine does not say."""
 
@@ -566,6 +582,7 @@ LANGUAGE_MODEL_REQUESTS = (
     CompileLanguageModel,
     GenerateTokens,
     NextTokens,
+    NextOfBatch,
     CancelTokens,
     TruncateCache,
     ComputeLogits,
@@ -631,7 +648,22 @@ OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadba
 MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, TimeNodes, Inspect, LoseDevice)
 REQUESTS = (*MEASURING, *SERVING, *SHARING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
 EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
-REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
+REPLIES = (
+    Done,
+    Opened,
+    Timed,
+    Sampled,
+    Counted,
+    TokenBatch,
+    BatchTokens,
+    Facts,
+    Failure,
+    Console,
+    ModelOpened,
+    Inferred,
+    Decoded,
+    *EVENTS,
+)
 
 
 @dataclass(frozen=True)
@@ -712,6 +744,8 @@ def decode(frame: str | bytes | bytearray) -> Frame:
         raise ValueError("the page sent a message of an unknown type")
     if kind is Sampled:
         fields["samples"] = tuple(SampleTimes(s["total_ns"], tuple(s["token_ns"])) for s in fields["samples"])
+    if kind is BatchTokens:
+        fields["parts"] = tuple(SequenceTokens(**part) for part in fields["parts"])
     message = kind(**fields)
     if isinstance(message, Failure) and message.error_class not in ERROR_CLASSES:
         raise ValueError(f"the page sent an unknown error class '{message.error_class}'")
