@@ -136,7 +136,7 @@ def test_a_client_that_goes_away_frees_the_browser(server: Server, service: Serv
     with pytest.raises(ConnectionAbortedError):
         generate(server, leave, max_tokens=100)
     assert len(tokens(generate(server, max_tokens=4))) == 4
-    metrics = browser_of(service)._loaded().metrics()
+    metrics = browser_of(service).current().metrics()
     assert metrics["last_answer"]["decoded_tokens"] <= 4
 
 

@@ -24,7 +24,7 @@ class Answer(Protocol):
     def __iter__(self) -> Iterator[Token]: ...
 
     def cancel(self) -> None:
-        """End it; from any thread."""
+        """End it; from any thread. Does nothing once it is over, when what runs is another's."""
         ...
 
     def close(self) -> None:
@@ -80,19 +80,20 @@ class BrowserEngine:
     def current(self, after: LaunchError | None = None) -> LanguageModel:
         """The loaded model, which is opened where there is none; ``after`` it died, which counts as a restart."""
         with self._opening:
-            if self._model is None:
-                self._open()
+            model = self._model  # once: another thread may discard it at any time
+            if model is None:
+                model = self._open()
                 self.restarts += after is not None
-            return self._loaded()
+            return model
 
-    def discard(self, died: LanguageModel | None) -> None:
-        """Close a model that no longer answers, unless another has taken its place."""
+    def discard(self, died: LanguageModel | None) -> bool:
+        """Close a model that no longer answers; False where somebody else has done so."""
         with self._lock:
-            if self._model is not died:
-                return
+            if died is None or self._model is not died:
+                return False
             self._model = None
-        if died is not None:
-            died.close()
+        died.close()
+        return True
 
     def cache_facts(self) -> dict[str, Any]:
         return self._cache_facts
@@ -108,11 +109,7 @@ class BrowserEngine:
     def close(self) -> None:
         self.discard(self._model)
 
-    def _loaded(self) -> LanguageModel:
-        assert self._model is not None
-        return self._model
-
-    def _open(self) -> None:
+    def _open(self) -> LanguageModel:
         model = self._make()
         try:
             model.load()
@@ -132,6 +129,7 @@ class BrowserEngine:
         }
         with self._lock:
             self._model = model
+        return model
 
 
 class BrowserAnswer:
@@ -198,9 +196,9 @@ class BrowserAnswer:
                 self._end(model)
                 raise
             except LaunchError as error:
-                if error.error_class != "inference_failed":  # which the other answers have nothing to do with
-                    engine.discard(model)
-                failures += 1
+                # "inference_failed" has nothing to do with the other answers. A browser that another answer discarded first died of that
+                # one, or of nobody knows what: each death counts for one of its answers. One that did not open is this answer's.
+                failures += model is None or error.error_class == "inference_failed" or engine.discard(model)
                 if error.error_class not in CURABLE or failures > RESTARTS_PER_ANSWER:
                     raise
                 died = error
@@ -218,6 +216,8 @@ class _OnlyAnswer:
 
     def __init__(self, model: LanguageModel, tokens: Generator[Token, None, None]) -> None:
         self._model, self._tokens = model, tokens
+        self._cancelling = threading.Lock()  # the model ends whatever runs: held, so that no other answer begins before it has
+        self._over = False
 
     @property
     def finish_reason(self) -> str | None:
@@ -228,13 +228,23 @@ class _OnlyAnswer:
         return self._model.reused_tokens
 
     def __iter__(self) -> Iterator[Token]:
-        return self._tokens
+        try:
+            yield from self._tokens
+        finally:
+            self._end()
 
     def cancel(self) -> None:
-        self._model.cancel()
+        with self._cancelling:
+            if not self._over:
+                self._model.cancel()
 
     def close(self) -> None:
+        self._end()
         self._tokens.close()
+
+    def _end(self) -> None:
+        with self._cancelling:
+            self._over = True
 
 
 def _begin(model: LanguageModel, ids: Sequence[int], most: int, sampling: Sampling, ends: Sequence[int]) -> Answer:

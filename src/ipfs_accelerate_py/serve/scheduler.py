@@ -40,6 +40,13 @@ class Limits:
     status_tokens: int = 64
 
 
+@dataclass(eq=False)
+class _Turn:
+    """A job's time in a slot; a parked job gets another one later. ``answer``, once it has begun."""
+
+    answer: Answer | None = None
+
+
 class Scheduler:
     """Runs until ``close``. Every method may be called from any thread, and none of them waits for the engine."""
 
@@ -49,10 +56,9 @@ class Scheduler:
         self.finished = 0
         self._queue: FairQueue[Job] = FairQueue(self.limits.waiting, self.limits.waiting_per_client)
         self._lock = threading.Condition()  # guards _queue, _running, _closing, finished, and each job's ``parked``
-        self._switching = threading.Lock()  # held while a job is cancelled in the engine, so that its successor is not
-        self._running: dict[Job, Answer | None] = {}  # the answer, once it has begun
+        self._running: dict[Job, _Turn] = {}
         self._closing = False
-        self._canceller = ThreadPoolExecutor(1, "cancel")
+        self._canceller = ThreadPoolExecutor(engine.slots, "cancel")  # a cancel waits for its answer's page, not for another's
         self._threads = [
             threading.Thread(target=self._work, name=f"engine-{slot}", daemon=True) for slot in range(engine.slots)
         ]
@@ -84,12 +90,12 @@ class Scheduler:
             job.cancelled = True
             waits = self._queue.remove(job.client, job) or job.parked
             job.parked = False
-            runs = job in self._running
+            turn = self._running.get(job)
         if waits:
             job.complete("cancelled")
-        elif runs:
+        elif turn is not None and turn.answer is not None:  # without one, its thread looks at ``cancelled`` before it reads
             with contextlib.suppress(RuntimeError):  # the server is ending, and ends the job itself
-                self._canceller.submit(self._interrupt, job)
+                self._canceller.submit(_interrupt, turn.answer)
 
     def status(self) -> dict[str, int | bool]:
         with self._lock:
@@ -114,12 +120,6 @@ class Scheduler:
         while self._queue:
             self._queue.pop().fail(503, "engine_unavailable", "The server is ending.")
 
-    def _interrupt(self, job: Job) -> None:
-        with self._switching:
-            if (answer := self._running.get(job)) is not None:
-                with contextlib.suppress(LaunchError):  # its own thread meets the same error, and tells it
-                    answer.cancel()
-
     def _resume(self, job: Job) -> None:
         with self._lock:
             if job.parked and not self._closing:
@@ -141,9 +141,9 @@ class Scheduler:
                 if self._closing:
                     return
                 job = self._queue.pop()
-                self._running[job] = None
+                turn = self._running[job] = _Turn()
             try:
-                self._run(job)
+                self._run(job, turn)
             except LaunchError as error:
                 job.fail(503, error.error_class, f"The browser failed, and starting it again did not help: {error}")
             except (UserError, UnavailableError) as error:
@@ -152,11 +152,12 @@ class Scheduler:
                 traceback.print_exc()
                 job.fail(500, "internal_error", "The server has a defect; its log has the traceback.")
             finally:
-                with self._switching, self._lock:
-                    del self._running[job]
-                    self.finished += job.over
+                with self._lock:
+                    if self._running.get(job) is turn:  # one that was parked may be in another slot already
+                        del self._running[job]
+                        self.finished += job.over
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, turn: _Turn) -> None:
         if job.cancelled:
             job.complete("cancelled")
             return
@@ -171,7 +172,7 @@ class Scheduler:
         stopped, keeps_up = False, True
         answer = self.engine.generate(job.ids, job.left, job.request.sampling, on_restart)
         with self._lock:
-            self._running[job] = answer
+            turn.answer = answer
         if job.cancelled:  # before there was an answer to cancel
             answer.cancel()
         with contextlib.closing(answer):
@@ -196,8 +197,11 @@ class Scheduler:
 
     def _park(self, job: Job) -> None:
         with self._lock:
-            job.parked = not job.cancelled
-        if job.cancelled:
+            cancelled = job.cancelled
+            if not cancelled:  # from here on any slot may take it up again
+                job.parked = True
+                del self._running[job]
+        if cancelled:
             job.complete("cancelled")
         else:
             job.channel.stopped()
@@ -217,3 +221,8 @@ class Scheduler:
         if free < self.limits.reserve_bytes and "host_memory" not in job.warned:
             job.warned.add("host_memory")
             job.channel.put(MemoryPressure("host_memory", free, self.limits.reserve_bytes))
+
+
+def _interrupt(answer: Answer) -> None:
+    with contextlib.suppress(LaunchError):  # its own thread meets the same error, and tells it
+        answer.cancel()
