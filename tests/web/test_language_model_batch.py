@@ -14,7 +14,10 @@ from engine_pages import WORKGROUP, Reference, buffers, layout, random_matrix, r
 from product_model import require
 
 from ipfs_accelerate_py.errors import UserError
-from ipfs_accelerate_py.web.language_model import LanguageModel, Sampling
+from ipfs_accelerate_py.web import protocol
+from ipfs_accelerate_py.web.language_model import LanguageModel, Sampling, _sampling
+from ipfs_accelerate_py.web.language_model_batch import Batch
+from ipfs_accelerate_py.web.language_model_protocol import SequenceTokens
 from ipfs_accelerate_py.web.page_session import Page
 
 pytest.importorskip("transformers")
@@ -210,6 +213,36 @@ def test_threads_read_their_own_answers(pair: tuple[LanguageModel, Any]):
     assert found[1] == expected[1]
     for number in (0, 2, 3):
         assert_greedy(torch_model, prompts[number], found[number], 8, 1e-2)
+
+
+def test_a_fetch_that_fails_wakes_who_waits():
+    """The thread that fetched meets the defect; the one that waited for it fetches itself, and has its tokens."""
+    waits, done = threading.Event(), threading.Event()
+
+    def ask(message: Any, kind: Any, phase: str) -> Any:
+        if isinstance(message, protocol.GenerateTokens):
+            return [protocol.Facts(facts={"sequence": 1, "reused_tokens": 0, "began_ns": 0})]
+        if not waits.is_set():
+            waiter.start()
+            assert waits.wait(60)  # it holds the lock from here until it waits
+            raise ZeroDivisionError
+        return [protocol.BatchTokens(parts=(SequenceTokens(1, (7,), (5,), (), "length", ""),))]
+
+    def wait() -> None:
+        def ready() -> bool:
+            waits.set()
+            return answer.ready
+
+        batch.wait(ready)
+        done.set()
+
+    batch = Batch(ask, 2)
+    answer = batch.begin(protocol.GenerateTokens(prompt=(1,), max_new_tokens=1, sampling=_sampling(Sampling()), stop=()))
+    waiter = threading.Thread(target=wait, daemon=True)
+    with pytest.raises(ZeroDivisionError):
+        batch.wait(lambda: False)
+    assert done.wait(60)
+    assert [token.id for token in answer] == [7]
 
 
 def test_what_a_batch_cannot_be(tmp_path: Path):

@@ -115,8 +115,8 @@ class Batch:
                 finally:
                     self._changed.acquire()
                     self._fetching = False
+                    self._changed.notify_all()  # also where fetching failed: somebody else has to do it, or to meet the same error
                 self._hand_out(parts, failure)
-                self._changed.notify_all()
 
     def _fetch(self) -> tuple[Sequence[SequenceTokens], LaunchError | None]:
         try:

@@ -106,13 +106,7 @@ export class Batch {
     this.slots[slot] = sequence;
     this.known.set(number, sequence);
     writeSampling(this.model, request, slot);
-    this.running ??= this.run().catch((error: unknown) => {
-      this.failed = error;
-      this.inFlight = [];
-      this.slots.fill(null);
-      this.known.clear();
-      this.ended();
-    });
+    this.running ??= this.run().catch((error: unknown) => this.abandon(error));
     return { sequence: number, reused_tokens: reused, began_ns: sequence.beganNs };
   }
 
@@ -157,6 +151,25 @@ export class Batch {
     this.wake();
   }
 
+  /** After an error nothing is known of what the device holds: every slot is empty and rests, and the buffers can be used again. */
+  private abandon(error: unknown): void {
+    this.failed = error;
+    for (const { readable, staging } of this.inFlight) {
+      readable.catch(() => {}); // a map that is pending ends with an error, of which nobody is left to hear
+      staging.unmap();
+      this.model.stagings.push(staging);
+    }
+    this.inFlight = [];
+    this.slots.forEach((_, slot) => {
+      this.slots[slot] = null;
+      this.ids[slot] = [];
+      this.model.cache.truncate(0, slot);
+      this.rest(slot);
+    });
+    this.known.clear();
+    this.ended();
+  }
+
   private news(): boolean {
     return [...this.known.values()].some(({ told, over }) => over || told.tokens.length > 0);
   }
@@ -172,9 +185,10 @@ export class Batch {
       }
       const stepping = this.slots.filter((sequence): sequence is Sequence => sequence !== null && sequence.joined && sequence.asked < sequence.most);
       if (stepping.length > 0 && this.inFlight.length < IN_FLIGHT) this.inFlight.push(this.submit(stepping));
-      const submit = this.inFlight.length === IN_FLIGHT || stepping.length === 0 ? this.inFlight.shift() : undefined;
+      const submit = this.inFlight.length === IN_FLIGHT || stepping.length === 0 ? this.inFlight[0] : undefined;
       if (submit) {
         await submit.readable;
+        this.inFlight.shift(); // its buffer is not lost where it cannot be read
         this.take(submit);
         this.wake();
       } else if (stepping.length === 0) {
