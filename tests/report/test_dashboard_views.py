@@ -28,7 +28,7 @@ from ipfs_accelerate_py.report.dashboard import page, tables
 from ipfs_accelerate_py.report.dashboard.detail import detail
 from ipfs_accelerate_py.report.dashboard.filters import SEARCHED, Filters
 from ipfs_accelerate_py.report.dashboard.launches import facet_counts, launches
-from ipfs_accelerate_py.report.dashboard.snapshot import Snapshot, Snapshots
+from ipfs_accelerate_py.report.dashboard.snapshot import SANDBOX, Snapshot, Snapshots
 from ipfs_accelerate_py.report.dashboard.tabular import encode, to_json
 from ipfs_accelerate_py.report.dashboard.views import VIEWS, read
 from ipfs_accelerate_py.report.data import from_store
@@ -454,6 +454,16 @@ def test_what_takes_long_is_made_once_and_keeps_nothing_else_waiting(full_store:
         assert other.result(60) > 0 and not any(one.done() for one in waiting)
         go_on.set()
         assert [one.result(60) for one in waiting] == [7, 7] and made == [1]
+
+
+def test_a_store_that_needs_too_much_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence, and smaller questions are answered all the same."""
+    Store.create_or_open(tmp_path / "s.duckdb")
+    monkeypatch.setitem(SANDBOX, "memory_limit", "30MB")
+    with Snapshots(tmp_path / "s.duckdb") as snapshots:
+        with pytest.raises(UserError, match="takes 30MB of memory at most: export one campaign"):
+            snapshots.current().rows("SELECT list(hash(range)) FROM range(20000000)")
+        assert snapshots.current().rows("SELECT 1 AS one") == [{"one": 1}]
 
 
 def test_a_large_store_is_answered_and_cut_with_a_sentence(tmp_path: Path) -> None:
