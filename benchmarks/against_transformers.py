@@ -3,9 +3,10 @@
     python benchmarks/against_transformers.py [--models bert vit llama] [--targets cpu/onnxruntime openvino/openvino] [--launches 6]
     python benchmarks/against_transformers.py --device cuda --targets cuda/torch --precision float16
 
-Both sides run in fresh processes on the same weights, inputs and thread count, measured by the same protocol, and greedy generation has
-as many new tokens on both sides. The ratio is transformers' median over ours (above 1: ours is faster), the median over pairs of
-neighbouring launches with its interval. Samples of both go into ``--store``, transformers' under the engine ``transformers``.
+Both sides run in fresh processes on the same weights, inputs and thread count, with TF32 off, measured by the same protocol and held to
+the same float32 reference (a side that fails its check is said at the end), and greedy generation has as many new tokens on both sides.
+The ratio is transformers' median over ours (above 1: ours is faster), the median over pairs of neighbouring launches with its interval.
+Samples of both go into ``--store``, transformers' under the engine ``transformers``.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peer_outputs import checked
 
 from ipfs_accelerate_py.campaign.preparation import prepare_in_child
 from ipfs_accelerate_py.measure import machine
+from ipfs_accelerate_py.measure.accuracy import check
 from ipfs_accelerate_py.measure.launch import Job
 from ipfs_accelerate_py.measure.protocol import measure
 from ipfs_accelerate_py.measure.statistics import median_interval
 from ipfs_accelerate_py.measure.stopping import Limits
 from ipfs_accelerate_py.measure.stopwatch import stopwatch
-from ipfs_accelerate_py.models.prepared import load_tensors
-from ipfs_accelerate_py.models.registry import resolve, workload
+from ipfs_accelerate_py.models.prepared import Manifest, load_tensors
+from ipfs_accelerate_py.models.registry import model_classes, resolve, workload
 from ipfs_accelerate_py.paths import cache_folder
 from ipfs_accelerate_py.platforms.base import Memory, OpenOptions, Session, Tensors
 from ipfs_accelerate_py.platforms.registry import platform
@@ -53,8 +56,10 @@ class Transformers(Session):
         from ipfs_accelerate_py.models.prepare import load_model
 
         torch.set_num_threads(self.threads)
+        torch.backends.cudnn.allow_tf32 = False  # as ours: float32 is float32 on both sides
         self.torch = torch
-        self.model = load_model(self.folder).to(self.device, getattr(torch, self.precision))
+        self.model_class = model_classes()[Manifest.read(self.folder).model_class]
+        self.model = load_model(self.folder, self.device, self.precision)
 
     def compile(self) -> None:
         """Nothing: it runs eagerly."""
@@ -62,7 +67,8 @@ class Transformers(Session):
     def _tensors(self, inputs: Tensors) -> dict[str, Any]:
         tensors = {name: self.torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
         dtype = self.model.dtype
-        return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        typed = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        return self.model_class.forward_inputs(self.model.config, typed)
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
         with self.torch.inference_mode():
@@ -119,9 +125,15 @@ def one(job: Job, device: str, threads: int) -> None:
     record = replace(job.begin(), machine=machine.fingerprint(), environment=machine.environment())
     found = measure(stopwatch(session, inputs, work.new_tokens), job.limits, lambda phase: None)
     times = {name: value for name, value in asdict(found).items() if name not in ("outputs", "clock_limited")}
-    spool(replace(record, status="ok", **times, duration_s=sum(found.phases_ns.values()) / 1e9), Path(job.spool))
+    reference, rows = load_tensors(folder / "reference.npz"), Manifest.read(folder).reference_rows
+    if target.engine == "transformers":
+        accuracy = checked(found.outputs, inputs, reference, work, rows)
+    else:
+        accuracy = check(found.outputs, reference, work.precision, work.task, rows)
+    duration_s = sum(found.phases_ns.values()) / 1e9
+    spool(replace(record, status="ok", **times, accuracy=accuracy, duration_s=duration_s), Path(job.spool))
     session.close()
-    print(float(np.median(found.samples_ns)))
+    print(json.dumps({"median_ns": float(np.median(found.samples_ns)), "passed": accuracy.passed, "rule": accuracy.rule}))
 
 
 def main() -> None:
@@ -148,6 +160,7 @@ def main() -> None:
     targets = [Target(platform=name, engine=engine) for name, _, engine in (text.partition("/") for text in arguments.targets)]
     peer = Target(platform=arguments.device, engine="transformers")
     ratios: dict[tuple[str, str], list[float]] = {}
+    failed: dict[str, str] = {}  # launches whose outputs did not pass, by side
     print(f"machine: {machine.fingerprint()}")
     with store.campaign_lock():
         name = "against_transformers"
@@ -156,7 +169,9 @@ def main() -> None:
         for model in arguments.models:
             reference = resolve(model, size=arguments.size)
             work = workload(reference, precision=arguments.precision, batch_size=arguments.batch_size)
-            works[model] = (work, prepare_in_child(work, reference, cache_folder() / "models", lambda phase: None))
+            exported = any(target.engine != "torch" for target in targets)
+            folder = prepare_in_child(work, reference, cache_folder() / "models", lambda phase: None, exported)
+            works[model] = (work, folder)
 
         def median_ns(model: str, target: Target, index: int) -> float:
             work, folder = works[model]
@@ -173,7 +188,10 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", job.to_json(), arguments.device, str(arguments.threads)]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             store.ingest()
-            return float(answer.splitlines()[-1])
+            result = json.loads(answer.splitlines()[-1])
+            if not result["passed"]:
+                failed[f"{model} {target.label}"] = result["rule"]
+            return float(result["median_ns"])
 
         pairs = [(model, target) for model in arguments.models for target in targets]
         for index in range(arguments.launches):
@@ -193,6 +211,8 @@ def main() -> None:
         between = f"[{interval.low:.2f}, {interval.high:.2f}]" if interval else f"(n={len(values)}: too few for an interval)"
         theirs = f"transformers {arguments.device} / ours"
         print(f"{model} · {label}: {theirs} = {np.median(values):.2f} {between} over {len(values)} pairs of launches")
+    for side, rule in sorted(failed.items()):
+        print(f"CHECK FAILED: {side}: {rule}")
     print(json.dumps({f"{model} {label}": values for (model, label), values in ratios.items()}))
     print(f"samples: {arguments.store}")
 

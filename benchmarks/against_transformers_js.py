@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peer_outputs import pooled
 from transformers_js.session import TransformersJs
 
 from ipfs_accelerate_py.campaign.preparation import prepare_in_child
@@ -63,13 +64,6 @@ class Peer:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     result: Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda outputs, inputs: outputs
-
-
-def pooled(outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What transformers.js' feature-extraction pipeline does with pooling 'mean' and normalize: our graph has it inside."""
-    mask = inputs["attention_mask"][:, :, None]
-    mean = (outputs["last_hidden_state"] * mask).sum(1) / mask.sum(1)
-    return {"embeddings": (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)}
 
 
 PEERS = {

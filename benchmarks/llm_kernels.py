@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("--size", default="base", help="tiny, small, base, 1.5b, 7b")
     parser.add_argument("--bits", type=int, nargs="+", default=[4], choices=[2, 3, 4, 8])
     parser.add_argument("--group-size", type=int, default=64, choices=[32, 64])
-    parser.add_argument("--activations", nargs="+", default=["float"], choices=["float", "int8"])
+    parser.add_argument("--activations", nargs="+", default=["float"], choices=["float", "int8", "planned"])
+    parser.add_argument("--packed-down", action="store_true", help="gate and up leave int8 activations for down")
+    parser.add_argument("--batch", type=int, default=1, help="sequences at once, with their own kernels")
     parser.add_argument("--length", type=int, default=256, help="tokens in the cache")
     parser.add_argument("--browser", default="chromium")
     parser.add_argument("--tune", action="store_true", help="try every shape and remember the fastest")
@@ -40,7 +42,13 @@ def main() -> None:
         folder = low_bit_folder(peer_reference(chosen.model, chosen.size), bits, chosen.group_size)
         for activations in chosen.activations:
             with LanguageModel(
-                chosen.browser, folder, context_length=chosen.length, activations=activations, tuned={}
+                chosen.browser,
+                folder,
+                context_length=chosen.length,
+                activations=activations,
+                packed_down=chosen.packed_down,
+                batch=chosen.batch,
+                tuned={},
             ) as model:
                 device = model.load()["device"]
                 if device.get("software_adapter") and not chosen.allow_software:
@@ -61,6 +69,8 @@ def main() -> None:
                         "size": chosen.size,
                         "bits": bits,
                         "activations": activations,
+                        "packed_down": chosen.packed_down,
+                        "batch": chosen.batch,
                         "browser": chosen.browser,
                     }
                     stream.write(json.dumps({"asked": asked, "bandwidth": bandwidth, "device": device, **found}) + "\n")

@@ -7,8 +7,12 @@ As llm_decode.py, but what is compared is the time from the prompt to its first 
 
 from __future__ import annotations
 
+import sys
+
 from language_models.compare import parser, run
 
 if __name__ == "__main__":
     given = parser(__doc__, "llm_prefill", 512, 2).parse_args()
-    run(given, lambda launch: launch.first_token_s, "prompt", given.prompt)
+    if given.batch > 1:
+        sys.exit("Prompts are computed one after the other: leave --batch out.")
+    run(given, "llm_prefill", lambda launch: launch.first_token_s, "prompt", given.prompt)

@@ -79,7 +79,7 @@ def left_out_predictions(evidence: Evidence) -> list[tuple[Cell, float]]:
     found = []
     for model in sorted({str(cell.observation.description.model_class) for cell in cells}):
         rest = [cell for cell in cells if cell.observation.description.model_class != model]
-        known = learn(rest, ceilings, corrected)
+        known = learn(rest, ceilings, corrected, of_models=False)
         own = [cell for cell in cells if cell.observation.description.model_class == model]
         found += [(cell, seconds(known, cell, known.devices[cell.key])) for cell in own if cell.key in known.devices]
     return found

@@ -4,7 +4,8 @@
 
 MODEL is a transformers folder of a trained llama, qwen2 or mistral decoder with its tokenizer. --text (not the held-out one) calibrates
 gptq. All formats are dequantised by their own reference decoders and run in float32 by the same code on the same windows, so that only
-the weights differ. The ratio of perplexities to the float weights' is paired by window, with a 95 % interval (Student's t).
+the weights differ. The ratio of perplexities to the float weights' is paired by window, with a 95 % interval (Student's t); at the end
+the same of each of ours to those of theirs with as many bits or somewhat more.
 
 llama.cpp's formats are made by its own quantiser, in the library of the extra llama-cpp (``ggml.py``; without it they are said to
 be unavailable): uniform ones, and its named file types with their mixtures (``llama_cpp_recipes.py``). With --text they get an
@@ -43,6 +44,7 @@ from ipfs_accelerate_py.store.quality import OURS
 
 Read = Callable[[str], np.ndarray]
 GROUP_SIZE = 64
+BITS_BESIDE = 0.6  # more bits a weight that a format of theirs may take to be set beside one of ours
 MOST_BUDGET = 5.0  # bits a weight: a wider format of theirs gets no mixed plan of ours beside it
 UNIFORM = ("Q2_K", "IQ3_XXS", "Q3_K", "Q4_0", "Q4_K", "Q6_K")
 
@@ -159,15 +161,32 @@ def main() -> None:
             peers = list(theirs(source, importance, chosen.only))
         least = uniform(source.config, Format(2, GROUP_SIZE)).bits_per_weight(source.config)
         budgets = sorted({peer.bits_per_weight for peer in peers if least < peer.bits_per_weight <= MOST_BUDGET})
-        for candidate in chain(peers, ours(source, text, chosen.device, Path(work), budgets, chosen.only)):
+        own = ours(source, text, chosen.device, Path(work), budgets, chosen.only)
+        measured: list[tuple[Candidate, Quality]] = []
+        for candidate in chain(peers, own):
             found = perplexity(source.config, held_out, candidate.read, chosen.device)
             print(line(candidate, found, reference), flush=True)
             samples[candidate.name] = found.nats.tolist()
+            measured.append((candidate, found))
             maker, solver = ("llama.cpp", None) if candidate in peers else (OURS, candidate.name.rpartition(", ")[2])
             log.add(candidate.name, candidate.bits_per_weight, found, made_by=maker, solver=solver)
+        for sentence in against_peers(measured[: len(peers)], measured[len(peers) :]):
+            print(sentence)
     if chosen.output is not None:
         facts = {"model": source.origin, "machine": machine, "held_out_tokens": reference.tokens, "nats_by_window": samples}
         chosen.output.write_text(json.dumps(facts, indent=1, default=str) + "\n")
+
+
+def against_peers(peers: list[tuple[Candidate, Quality]], own: list[tuple[Candidate, Quality]]) -> Iterator[str]:
+    """Each of ours paired by window with every format of theirs that takes as many bits or more, up to BITS_BESIDE more."""
+    for candidate, found in own:
+        for peer, other in peers:
+            if candidate.bits_per_weight <= peer.bits_per_weight <= candidate.bits_per_weight + BITS_BESIDE:
+                ratio, low, high = paired_ratio(found, other)
+                yield (
+                    f"{candidate.name} ({candidate.bits_per_weight:.3f} bits) against {peer.name} ({peer.bits_per_weight:.3f}): "
+                    f"perplexity x {ratio:.4f}, {low:.4f} to {high:.4f}"
+                )
 
 
 def line(candidate: Candidate, found: Quality, reference: Quality) -> str:

@@ -5,7 +5,8 @@
 Each launch is a fresh Python process with a fresh browser profile, or with ``--keep`` in the kept one that has the model already; the
 model's ONNX files are in the cache (a first run makes them).
 Parts by the launch's own clock: Python's imports and the model's configuration, preprocessing, ``load`` (the browser starts, its page
-connects and is asked what it has, the model is fetched and compiled), the first inference. ``bare`` is the same browser opened on the
+connects and is asked what it has, the model is fetched and compiled; of it ``fetch`` and ``compile`` by the page's clock, what was left to
+compile when all had come), the first inference. ``bare`` is the same browser opened on the
 same page with nothing in it, in the same launch: the floor. Then 100 requests: total minus the page's own inference time.
 """
 
@@ -20,7 +21,7 @@ import time
 
 from ipfs_accelerate_py.measure.statistics import median_interval
 
-PARTS = ("imports", "preprocess", "load", "first", "total", "bare")
+PARTS = ("imports", "preprocess", "load", "fetch", "compile", "first", "total", "bare")
 
 
 def main() -> None:
@@ -100,6 +101,8 @@ def one(model: str, platform_name: str, browser: str, keep: bool) -> dict[str, f
         "imports": imported - start,
         "preprocess": preprocessed - imported,
         "load": loaded - preprocessed,
+        "fetch": loading["fetch_ms"] / 1e3,
+        "compile": loading["compile_ms"] / 1e3,
         "first": done - loaded,
         "total": done - start,
         "bare": opened - bare,

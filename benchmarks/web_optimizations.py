@@ -1,9 +1,11 @@
 """Each web optimisation on and off in the same run: precompilation, audio on the GPU, Firefox's readback, parallel loading, all together.
 
     python benchmarks/web_optimizations.py [--parts precompilation audio firefox loading all] [--models bert] [--size tiny]
-        [--browsers chromium firefox] [--launches 5] [--seconds 5] [--batch 1] [--megabits 200] [--round-trip-ms 20] [--budget-s 3600]
+        [--browsers chromium firefox] [--launches 5] [--seconds 5] [--batch 1] [--megabits 200] [--round-trip-ms 20]
+        [--minutes 60] [--limit-s 120] [--prepare-only]
 
-A launch is a fresh profile (or, for ``kept``, one that an untimed start has filled). Off and on are interleaved in a seeded random order.
+A launch is a fresh profile (or, for ``kept``, one that an untimed start has filled). Off and on of all parts are interleaved in a seeded
+random order, so that a run which ``--minutes`` ends has some launches of each. ``--prepare-only`` makes the models' files before that.
 Times are the page's own: ``first inference``; ``ready`` and ``first result`` count from the navigation to the page. The ratio is on / off,
 below 1 is faster, of medians over launches, with the bootstrap interval over launches. Every launch goes into ``--store``, with its
 switches and what they did; by default into the one by which UnifiedWebPlatform decides what is on. The adapter is printed: on a
@@ -13,12 +15,10 @@ software adapter the ratios say nothing about a GPU.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from web_starts import HEADER, Case, compared, interleaved
+from web_starts import HEADER, Case, Clock, compared, interleaved, run_arguments
 
 from ipfs_accelerate_py.measure import machine
-from ipfs_accelerate_py.web.measured_effects import store_path
 from ipfs_accelerate_py.web.shaped_link import shaped_link
 from ipfs_accelerate_py.web.switches import Switches
 
@@ -77,7 +77,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=None, help="those of the part by default")
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--browsers", nargs="+", default=["chromium", "firefox"])
-    parser.add_argument("--launches", type=int, default=5)
     parser.add_argument("--steady", type=int, default=5, help="iterations after the first of each launch")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each recording")
     parser.add_argument("--batch", type=int, default=1, help="recordings at once")
@@ -85,31 +84,26 @@ def main() -> None:
     parser.add_argument("--megabits", type=float, default=200.0, help="a second, of the shaped link")
     parser.add_argument("--round-trip-ms", type=float, default=20.0)
     parser.add_argument("--kept", action="store_true", help="also a kept profile against a fresh one")
-    parser.add_argument("--budget-s", type=float, default=3600.0, help="for each part, model and browser")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, default=store_path(), help="where the web platform looks too")
+    run_arguments(parser)
     arguments = parser.parse_args()
 
     print(f"machine: {machine.fingerprint()}\n")
+    made = [
+        (part, pair)
+        for part in arguments.parts
+        for model in arguments.models or DEFAULT_MODELS[part]
+        for browser in arguments.browsers
+        if part != "firefox" or browser == "firefox"
+        for pair in pairs(part, model, browser, arguments)
+    ]
+    benchmark = f"web_optimizations {' '.join(arguments.parts)}"
+    interleaved([pair for _, pair in made], benchmark, arguments.steady, arguments, Clock(arguments.minutes))
+    if arguments.prepare_only:
+        return
     print(HEADER)
-    for part in arguments.parts:
-        for model in arguments.models or DEFAULT_MODELS[part]:
-            for browser in arguments.browsers:
-                if part == "firefox" and browser != "firefox":
-                    continue
-                made = pairs(part, model, browser, arguments)
-                interleaved(
-                    made,
-                    arguments.launches,
-                    arguments.seed,
-                    arguments.store,
-                    f"web_optimizations {part}",
-                    arguments.steady,
-                    arguments.budget_s,
-                )
-                for off, on in made:
-                    for what in SHOWN[part]:
-                        print(compared(off, on, what), flush=True)
+    for part, (off, on) in made:
+        for what in SHOWN[part]:
+            print(compared(off, on, what), flush=True)
     print(f"\nsamples: {arguments.store}")
 
 

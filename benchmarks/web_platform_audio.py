@@ -1,7 +1,7 @@
 """A request of UnifiedWebPlatform with the audio features made on the GPU (``use_compute_shaders``) and by Python, in the same run.
 
     python benchmarks/web_platform_audio.py [--models whisper clap] [--size tiny] [--browsers chromium firefox] [--seconds 5]
-        [--batch 1] [--launches 5] [--requests 5]
+        [--batch 1] [--launches 5] [--requests 5] [--minutes 60] [--limit-s 120] [--prepare-only]
 
 A launch is a fresh browser; both ways are interleaved in a seeded random order. Timed is the whole request by Python's clock, from
 recordings at the model's rate to the result, after one that is not counted. The ratio is GPU / Python, below 1 is faster, of medians over
@@ -17,8 +17,9 @@ import statistics
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+from web_starts import Clock, run_arguments
 
 from ipfs_accelerate_py.measure import machine
 from ipfs_accelerate_py.measure.record import LaunchRecord
@@ -30,7 +31,8 @@ from ipfs_accelerate_py.store.spool import spool
 from ipfs_accelerate_py.store.writer import Store
 from ipfs_accelerate_py.web.audio_front_end import IN_PAGE, audio_spec
 from ipfs_accelerate_py.web.browsers import find_browser
-from ipfs_accelerate_py.web.measured_effects import LOOPBACK, PLATFORM, adapter_of, store_path
+from ipfs_accelerate_py.web.errors import WebPlatformError
+from ipfs_accelerate_py.web.measured_effects import LOOPBACK, PLATFORM, adapter_of
 from ipfs_accelerate_py.web.platform import UnifiedWebPlatform
 from ipfs_accelerate_py.web.switches import Switches
 
@@ -42,20 +44,28 @@ def main() -> None:
     parser.add_argument("--browsers", nargs="+", default=["chromium", "firefox"])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each recording")
     parser.add_argument("--batch", type=int, default=1, help="recordings in a request")
-    parser.add_argument("--launches", type=int, default=5, help="of each way")
     parser.add_argument("--requests", type=int, default=5, help="that are timed in a launch")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, default=store_path(), help="where the web platform looks too")
+    run_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.prepare_only:
+        for model in arguments.models:
+            UnifiedWebPlatform(model, "audio", "webgpu", configuration=configuration(arguments)).model.graphs("float32", print)
+        return
+    clock = Clock(arguments.minutes)
     print(f"machine: {machine.fingerprint()}\n")
     print("| model | browser | Python | GPU | ratio | launches | adapter |\n| --- | --- | --- | --- | --- | --- | --- |")
     for model in arguments.models:
         for browser in arguments.browsers:
-            print(compared(model, browser, arguments), flush=True)
+            print(compared(model, browser, arguments, clock), flush=True)
     print(f"\nsamples: {arguments.store}")
 
 
-def compared(model: str, browser: str, arguments: argparse.Namespace) -> str:
+def configuration(arguments: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """Float32, which the front end needs."""
+    return {"size": arguments.size, "weights": "synthetic", "precision": 32, **more}
+
+
+def compared(model: str, browser: str, arguments: argparse.Namespace, clock: Clock) -> str:
     """A row: medians over launches, the ratio with its interval, the adapter."""
     kind = model_classes()[model]
     spec = audio_spec(model, kind.config(kind.sizes[arguments.size].config))
@@ -69,30 +79,41 @@ def compared(model: str, browser: str, arguments: argparse.Namespace) -> str:
     with store.campaign_lock():
         plan = {"benchmark": "web_platform_audio"}
         campaign = store.begin_campaign(plan, request_hash=str(plan), command=" ".join(sys.argv), seed=arguments.seed)
-        order = [on for on in (False, True) for _ in range(arguments.launches)]
-        random.Random(arguments.seed).shuffle(order)
+        dice = random.Random(arguments.seed)  # round by round, so that a run which ends early has some launches of both
+        order = [on for _ in range(arguments.launches) for on in dice.sample((False, True), 2)]
         for index, on in enumerate(order):
-            launch_ms, facts = launch(model, browser, on, raw, arguments)
+            if clock.over():
+                break
+            try:
+                launch_ms, facts = launch(model, browser, on, raw, arguments)
+            except WebPlatformError as error:
+                print(f"web_platform_audio {model} {browser} {index}: {error}", file=sys.stderr, flush=True)
+                continue
             times[on].append(launch_ms)
             adapter = adapter_of(facts["device"])
             keep(store, campaign, index, model, browser, on, launch_ms, facts, arguments)
-        store.ingest()
+            store.ingest()
         store.finish_campaign(campaign)
+    counts = f"{len(times[False])} and {len(times[True])}"
+    if not times[False] or not times[True]:
+        return f"| {model} {arguments.size} | {browser} | | | no launch of both ways ended well | {counts} | |"
     python, gpu = (statistics.median(statistics.median(each) for each in times[on]) for on in (False, True))
-    interval = ratio_interval(times[True], times[False]) if arguments.launches >= 2 else None
+    interval = ratio_interval(times[True], times[False]) if min(map(len, times.values())) >= 2 else None
     between = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else " (one launch: no interval)"
     return (
         f"| {model} {arguments.size} | {browser} | {python:.0f} ms | {gpu:.0f} ms | {gpu / python:.2f}{between} | "
-        f"{arguments.launches} and {arguments.launches} | {' '.join(adapter)} |"
+        f"{counts} | {' '.join(adapter)} |"
     )
 
 
 def launch(
     model: str, browser: str, on: bool, raw: dict[str, Any], arguments: argparse.Namespace
 ) -> tuple[list[float], dict[str, Any]]:
-    """Milliseconds of each request, and the facts of what ran. Float32, which the front end needs."""
-    configuration = {"size": arguments.size, "weights": "synthetic", "use_compute_shaders": on, "precision": 32}
-    with UnifiedWebPlatform(model, "audio", "webgpu", browser, configuration=configuration, recovery="abort") as platform:
+    """Milliseconds of each request, and the facts of what ran."""
+    asked = configuration(arguments, use_compute_shaders=on)
+    with UnifiedWebPlatform(
+        model, "audio", "webgpu", browser, configuration=asked, recovery="abort", timeout_s=arguments.limit_s
+    ) as platform:
         platform.load()
         platform.run_inference(raw)
         assert platform.get_feature_usage()["audio_front_end"] == ("GPU" if on else "Python")
@@ -135,7 +156,11 @@ def keep(
         facts=told,
     )
     spool(done, store.spool_folder)
-    print(f"{told['case']} {index}: {statistics.median(launch_ms):.0f} ms at {time.strftime('%H:%M:%S')}", file=sys.stderr)
+    print(
+        f"{told['case']} {index}: {statistics.median(launch_ms):.0f} ms at {time.strftime('%H:%M:%S')}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

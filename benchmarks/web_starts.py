@@ -1,7 +1,10 @@
-"""What the benchmarks of web optimisations share: a case (a model in a browser with switches), one start of it, two compared."""
+"""What the benchmarks of web optimisations share: a case (a model in a browser with switches), one start of it, two compared, and a run of
+launches that fits the minutes that a machine is at hand: models are made ready before, every wait has a limit, each launch is in the
+store when the next begins, and the run ends between two of them."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import random
 import sys
@@ -26,16 +29,16 @@ from ipfs_accelerate_py.platforms.base import OpenOptions
 from ipfs_accelerate_py.spec import Spec, Target, Workload
 from ipfs_accelerate_py.store.spool import spool
 from ipfs_accelerate_py.store.writer import Store
-from ipfs_accelerate_py.web import profiles
 from ipfs_accelerate_py.web.audio_front_end import audio_spec
 from ipfs_accelerate_py.web.browsers import find_browser
-from ipfs_accelerate_py.web.measured_effects import LOOPBACK
+from ipfs_accelerate_py.web.measured_effects import LOOPBACK, store_path
 from ipfs_accelerate_py.web.optimized_session import Audio, OptimizedSession, effects
 from ipfs_accelerate_py.web.protocol import RecordedPipeline
 from ipfs_accelerate_py.web.shaped_link import Wrapper
 from ipfs_accelerate_py.web.switches import Switches
 
 STEADY_ITERATIONS = 5
+GIVES_UP_AFTER = 2  # launches of a case that failed, where none has ended well
 HEADER = (
     "| model | browser | what | off | on | ratio on / off | launches | case and adapter |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -61,6 +64,7 @@ class Case:
     times: dict[str, list[float]] = field(default_factory=dict)  # by what was timed, ms, one of each launch
     last_report: dict[str, Any] = field(default_factory=dict)
     last_facts: dict[str, Any] = field(default_factory=dict)
+    started: bool = False  # once before, where it records or keeps
 
 
 @dataclass
@@ -90,10 +94,13 @@ def prepared(case: Case, seed: int = 0) -> Prepared:
     return Prepared(folder, work, inputs, audio)
 
 
-def start(case: Case, made: Prepared, steady: int = STEADY_ITERATIONS) -> dict[str, list[float]]:
+def start(case: Case, made: Prepared, steady: int, limit_s: float) -> dict[str, list[float]]:
     """One launch. Milliseconds from navigation to ``ready`` and to the ``first_result``, of the ``first_inference`` and of each ``steady``
-    one, all by the page's clock."""
-    options = OpenOptions(folder=made.folder, engine="onnxruntime-web", browser=case.browser, inputs=made.inputs)
+    one, all by the page's clock. LaunchError where a step takes ``limit_s``."""
+    limits = {"default": limit_s}
+    options = OpenOptions(
+        folder=made.folder, engine="onnxruntime-web", browser=case.browser, inputs=made.inputs, limits_s=limits
+    )
     link = case.link() if case.link else None
     with OptimizedSession(
         find_browser(case.browser),
@@ -120,44 +127,83 @@ def start(case: Case, made: Prepared, steady: int = STEADY_ITERATIONS) -> dict[s
     }
 
 
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of every run of launches."""
+    parser.add_argument("--launches", type=int, default=5, help="of each side")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no launch begins")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="of each step of a launch")
+    parser.add_argument("--prepare-only", action="store_true", help="make the models' files ready, and measure nothing")
+    parser.add_argument("--store", type=Path, default=store_path(), help="where the web platform looks too")
+
+
+class Clock:
+    """Says once that the minutes are over."""
+
+    def __init__(self, minutes: float) -> None:
+        self._minutes, self._end = minutes, time.monotonic() + 60 * minutes
+        self._told = False
+
+    def over(self) -> bool:
+        if time.monotonic() < self._end:
+            return False
+        if not self._told:
+            print(f"{self._minutes:g} minutes are over: what was measured until now follows", file=sys.stderr, flush=True)
+        self._told = True
+        return True
+
+
 def interleaved(
-    pairs: Sequence[tuple[Case, Case]], launches: int, seed: int, store_path: Path, benchmark: str, steady: int, budget_s: float
+    pairs: Sequence[tuple[Case, Case]], benchmark: str, steady: int, arguments: argparse.Namespace, clock: Clock
 ) -> None:
-    """``launches`` of each case, all cases in a new random order each round; each launch goes into the store. Stops after the round in
-    which ``budget_s`` is used up."""
-    order, began = random.Random(seed), time.monotonic()
+    """Launches of every case, all in a new random order each round, until there are ``arguments.launches`` of each or the time is over.
+    A case that fails from the beginning is given up. With ``prepare_only`` nothing is started."""
+    order = random.Random(arguments.seed)
     cases = [case for pair in pairs for case in pair]
     models = {id(case): prepared(case) for case in cases}
-    store = Store.create_or_open(store_path)
+    if arguments.prepare_only:
+        return
+    store = Store.create_or_open(arguments.store)
     with store.campaign_lock():
-        campaign = store.begin_campaign({"benchmark": benchmark}, request_hash=benchmark, command=" ".join(sys.argv), seed=seed)
-        for case in cases:
-            if case.record:
-                start(case, models[id(case)], 0)
-            elif case.switches.keep:
-                start(replace(case, times={}), models[id(case)], 0)  # the start that fills the profile
+        command = " ".join(sys.argv)
+        campaign = store.begin_campaign({"benchmark": benchmark}, request_hash=benchmark, command=command, seed=arguments.seed)
         numbers = itertools.count()  # both sides have one spec, and a store takes each index of a spec once
-        for index in range(launches):
+        failures = dict.fromkeys(map(id, cases), 0)
+        for _ in range(arguments.launches):
             for case in order.sample(cases, len(cases)):
-                _launch(case, models[id(case)], store, campaign, next(numbers), steady)
-            if time.monotonic() - began > budget_s:
-                print(f"stopped after {index + 1} launches of each: {budget_s:g} s are over", file=sys.stderr)
-                break
-        store.ingest()
+                if clock.over():
+                    break
+                if failures[id(case)] >= GIVES_UP_AFTER and not case.times:
+                    continue
+                ended_well = _launch(case, models[id(case)], store, campaign, next(numbers), steady, arguments.limit_s)
+                failures[id(case)] += not ended_well
+                store.ingest()
         store.finish_campaign(campaign)
 
 
-def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int, steady: int) -> None:
+def _first_start(case: Case, made: Prepared, limit_s: float) -> None:
+    """The untimed start that records pipelines or fills the kept profile, before the case's first launch."""
+    if case.started:
+        return
+    if case.record or case.switches.keep:
+        start(case, made, 0, limit_s)
+    case.started = True
+
+
+def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int, steady: int, limit_s: float) -> bool:
+    """Whether it ended well. It goes into the store in any case."""
     target = Target(platform="webgpu", engine="onnxruntime-web", browser=case.browser)
     record = LaunchRecord.begin(campaign, Spec(workload=made.workload, target=target), index, index)
     record = replace(record, machine=machine.fingerprint(), environment=machine.environment())
     began = time.monotonic()
     try:
-        found = start(case, made, steady)
+        _first_start(case, made, limit_s)
+        began = time.monotonic()
+        found = start(case, made, steady, limit_s)
     except LaunchError as error:
-        print(f"{case.name} {index}: {error.error_class}: {error}", file=sys.stderr)
+        print(f"{case.name} {index}: {error.error_class}: {error}", file=sys.stderr, flush=True)
         spool(replace(record, error_class=error.error_class, error_message=str(error)), store.spool_folder)
-        return
+        return False
     for what, values in found.items():
         if values:
             case.times.setdefault(what, []).append(float(np.median(values)))
@@ -181,7 +227,8 @@ def _launch(case: Case, made: Prepared, store: Store, campaign: str, index: int,
     )
     spool(record, store.spool_folder)
     told = ", ".join(f"{what} {np.median(values):.0f}" for what, values in found.items() if values)
-    print(f"{case.name} {index}: {told} ms", file=sys.stderr)
+    print(f"{case.name} {index}: {told} ms", file=sys.stderr, flush=True)
+    return True
 
 
 def compared(off: Case, on: Case, what: str) -> str:
@@ -205,8 +252,3 @@ def adapter_of(case: Case) -> str:
     name = " ".join(filter(None, (device.get(key, "") for key in ("vendor", "architecture", "device")))) or "name hidden"
     kind = {True: "software adapter", False: "GPU"}.get(device.get("software_adapter"), "adapter of unknown kind")
     return f"{name}, {kind}"
-
-
-def forget_profiles() -> None:
-    """Kept profiles of this benchmark's earlier runs would make a first start warm."""
-    profiles.clear()

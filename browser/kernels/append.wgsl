@@ -21,7 +21,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var c = index; c < HEAD_SIZE; c += WORKGROUP) { qkv[at + c] = turned[c] * SCORE_SCALE; }
     return;
   }
+#if BATCH
+  let head = state.slot * KEY_VALUE_HEADS + workgroup.y - HEADS;
+#else
   let head = workgroup.y - HEADS;
+#endif
   let value_at = at + KEY_VALUE_HEADS * HEAD_SIZE;
   for (var c = 2u * index; c < HEAD_SIZE; c += 2u * WORKGROUP) {
     store_key(head, position, c, vec2(turned[c], turned[c + 1u]));

@@ -1,15 +1,15 @@
-// Attention of one token, split over the context: workgroup (key-value head, split) rotates the queries of the head's group, goes over its
+// Attention of one token of each sequence, split over the context: workgroup (key-value head, split, sequence) rotates the queries of the head's group, goes over its
 // tiles of 32 tokens with an online softmax (Dao et al., 2022, https://arxiv.org/abs/2205.14135), and leaves a part for attention_merge,
-// or the result where there is one split. The last split first rotates the token's key and appends key and value to the cache.
+// or the result where there is one split. The split that has the last tile first rotates the token's key and appends key and value to the cache.
 #include state
 #include cache
 #include cache_store
 #include cache_tile
-@group(0) @binding(0) var<storage, read> state: State;
+@group(0) @binding(0) var<storage, read> states: array<State>;
 @group(0) @binding(1) var<storage, read> qkv: array<f32>;
 @group(0) @binding(2) var<storage, read> rotary: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read_write> attended: array<f32>;  // [head][HEAD_SIZE]
-@group(0) @binding(4) var<storage, read_write> parts: array<f32>;     // [head][split][HEAD_SIZE + 4]: sum, greatest score, weight, splits
+@group(0) @binding(3) var<storage, read_write> attended: array<f32>;  // [sequence][head][HEAD_SIZE]
+@group(0) @binding(4) var<storage, read_write> parts: array<f32>;     // [sequence][head][split][HEAD_SIZE + 4]: sum, greatest score, weight, splits
 #include rotary
 
 const QUADS = GROUP * HEAD_QUADS;
@@ -39,6 +39,17 @@ fn main(
   let head = workgroup.x;
   let split = workgroup.y;
   let splits = workgroups.y;
+#if BATCH
+  let column = workgroup.z;
+  let state = states[column];
+  if (state.rows == 0u) { return; }
+  let cached = state.slot * KEY_VALUE_HEADS + head;
+#else
+  const column = 0u;
+  let state = states[0];
+  let cached = head;
+#endif
+  let qkv_at = column * (HEADS + 2u * KEY_VALUE_HEADS) * HEAD_SIZE;
   let position = state.position;
   let folded = state.folded;
   let length = position + 1u;
@@ -48,17 +59,18 @@ fn main(
   let share = (tiles + splits - 1u) / splits;
 
   for (var i = index; i < QUADS; i += WORKGROUP) {
-    let at = (head * GROUP + i / HEAD_QUADS) * HEAD_SIZE;
+    let at = qkv_at + (head * GROUP + i / HEAD_QUADS) * HEAD_SIZE;
     let c = i % HEAD_QUADS * 4u;
     queries[i] = SCORE_SCALE * vec4(
       rotated(at, c, position), rotated(at, c + 1u, position), rotated(at, c + 2u, position), rotated(at, c + 3u, position));
   }
-  if (split == splits - 1u) {
+  // Sequences of a batch have as many splits as the longest needs, so the last ones may have no tile.
+  if (split == (tiles - 1u) / share) {
     for (var c = 2u * index; c < HEAD_SIZE; c += 2u * WORKGROUP) {
-      let key_at = (HEADS + head) * HEAD_SIZE;
-      let value_at = (HEADS + KEY_VALUE_HEADS + head) * HEAD_SIZE;
-      store_key(head, position, c, vec2(rotated(key_at, c, position), rotated(key_at, c + 1u, position)));
-      store_value(head, position, c, vec2(qkv[value_at + c], qkv[value_at + c + 1u]));
+      let key_at = qkv_at + (HEADS + head) * HEAD_SIZE;
+      let value_at = qkv_at + (HEADS + KEY_VALUE_HEADS + head) * HEAD_SIZE;
+      store_key(cached, position, c, vec2(rotated(key_at, c, position), rotated(key_at, c + 1u, position)));
+      store_value(cached, position, c, vec2(qkv[value_at + c], qkv[value_at + c + 1u]));
     }
   }
   storageBarrier();
@@ -77,14 +89,14 @@ fn main(
     let floats = first >= folded;
     var values: TileFloats;
     if (floats) {
-      let keys = fetch_keys(head, first, length, index);
-      values = fetch_values(head, first, length, index);
+      let keys = fetch_keys(cached, first, length, index);
+      values = fetch_values(cached, first, length, index);
       place_floats(keys, first, length, index);
     } else {
-      load_keys(head, first, folded, length, index);
+      load_keys(cached, first, folded, length, index);
     }
 #else
-    load_keys(head, first, folded, length, index);
+    load_keys(cached, first, folded, length, index);
 #endif
     workgroupBarrier();
     for (var i = index; i < SCORES; i += WORKGROUP) {
@@ -100,9 +112,9 @@ fn main(
       powers[i] = select(0.0, exp(scores[i] - tile_greatest(i / FOLD)), scores[i] > LEAST);
     }
 #if TILE_LOADS
-    if (floats) { place_floats(values, first, length, index); } else { load_values(head, first, folded, length, index); }
+    if (floats) { place_floats(values, first, length, index); } else { load_values(cached, first, folded, length, index); }
 #else
-    load_values(head, first, folded, length, index);
+    load_values(cached, first, folded, length, index);
 #endif
     workgroupBarrier();
     for (var n = 0u; n < OWN_QUADS; n++) {
@@ -145,7 +157,7 @@ fn main(
         total += sums[other * QUADS + own];
         whole += weights[other * QUADS + own];
       }
-      let h = head * GROUP + own / HEAD_QUADS;
+      let h = column * HEADS + head * GROUP + own / HEAD_QUADS;
       let c = own % HEAD_QUADS * 4u;
       if (splits == 1u) {
         let result = total / whole;

@@ -17,6 +17,11 @@ var<workgroup> scores: array<f32, QUERIES * (FOLD + 1u)>;
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let head = workgroup.y;
+#if BATCH
+  let cached = state.slot * KEY_VALUE_HEADS + head;
+#else
+  let cached = head;
+#endif
   let rows = state.rows;
   let start = state.position;
   let first_query = workgroup.x * QUERIES;
@@ -43,7 +48,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var t = begin; t < to; t++) {
     let first = t * FOLD;
     workgroupBarrier();
-    load_keys(head, first, state.folded, longest, index);
+    load_keys(cached, first, state.folded, longest, index);
     workgroupBarrier();
     for (var token = share; token < FOLD; token += SHARE) {
       var score = 0.0;
@@ -51,7 +56,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       scores[mine * (FOLD + 1u) + token] = select(LEAST, score, first + token >= oldest && first + token < length);
     }
     workgroupBarrier();
-    load_values(head, first, state.folded, longest, index);
+    load_values(cached, first, state.folded, longest, index);
     var highest = greatest;
     for (var k = 0u; k < FOLD; k++) { highest = max(highest, scores[mine * (FOLD + 1u) + k]); }
     workgroupBarrier();

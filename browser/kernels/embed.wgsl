@@ -1,8 +1,8 @@
-// Rows of the embedding table: of the token to be processed (DECODE), or of a chunk's tokens. One workgroup a token; a table that is
+// Rows of the embedding table: of each sequence's token to be processed (DECODE), or of a chunk's tokens. One workgroup a token; a table that is
 // split over several buffers is dispatched once for each, and each writes the tokens that it has.
 #include dequantize
 #include state
-@group(0) @binding(2) var<storage, read> state: State;
+@group(0) @binding(2) var<storage, read> states: array<State>;
 #if !DECODE
 @group(0) @binding(3) var<storage, read> tokens: array<u32>;
 #endif
@@ -11,7 +11,7 @@
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
 #if DECODE
-  let token = min(state.token, VOCABULARY - 1u);  // after logits that are not finite the answer is thrown away anyway
+  let token = min(states[workgroup.x].token, VOCABULARY - 1u);  // after logits that are not finite the answer is thrown away anyway
 #else
   let token = min(tokens[workgroup.x], VOCABULARY - 1u);
 #endif

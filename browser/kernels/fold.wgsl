@@ -1,7 +1,7 @@
-// Quantises full groups of 32 tokens that have left the recent window: workgroup (key-value head, group after `state.folded`).
+// Quantises full groups of 32 tokens that have left the recent window: workgroup (key-value head, group after `folded`, sequence).
 #include state
 #include cache
-@group(0) @binding(0) var<storage, read> state: State;
+@group(0) @binding(0) var<storage, read> states: array<State>;
 
 fn code(value: f32, least: f32, step: f32, largest: f32) -> u32 {
   if (step == 0.0) { return 0u; }
@@ -29,7 +29,15 @@ fn recent_value(head: u32, token: u32, channel: u32) -> f32 {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+#if BATCH
+  let state = states[workgroup.z];
+  // Not every sequence of a step has a full group.
+  if (state.folded + RECENT + (workgroup.y + 1u) * FOLD > state.position + state.rows) { return; }
+  let head = state.slot * KEY_VALUE_HEADS + workgroup.x;
+#else
+  let state = states[0];
   let head = workgroup.x;
+#endif
   let first = state.folded + workgroup.y * FOLD;
   let tile = head * FOLDED_TILES + first / FOLD;
 #if KEY_BITS < 16

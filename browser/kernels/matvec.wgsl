@@ -4,9 +4,15 @@
 // blocks of as many values as a vec4 has codes, with one vec4 of padding between blocks so that lanes meet no bank conflicts.
 // Where the vector fits there at once (WHOLE), it is brought in once and the workgroup goes from rows to rows; the first codes are on
 // their way meanwhile. Where a team is a subgroup (ONE_SUBGROUP), its sums need no workgroup memory and no barrier.
+// With PACKED_OUT (of SWIGLU) a workgroup has 32 neighbouring rows, whose results leave as int8 with one step, in the order of the next product's
+// codes (PACKED_ORDER); with PACKED_IN such a vector comes in: see packed.wgsl.
 // With MERGE the vector is the outcome of an attention whose context was split, and its parts are brought together on the way in.
 #include matrix
+#include finished
 #include reduce
+#if PACKED_IN
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
+#else
 #if MERGE
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;  // [head][split][HEAD_SIZE + 4]: see attention_decode
 #else
@@ -16,6 +22,7 @@
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 #endif
 #endif
+#endif
 #if NORM
 #if QUADS_OF_X
 @group(0) @binding(3) var<storage, read> norm: array<vec4<f32>>;
@@ -23,7 +30,12 @@
 @group(0) @binding(3) var<storage, read> norm: array<f32>;
 #endif
 #endif
+#if PACKED_OUT
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<u32>>;
+#include packed
+#else
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
+#endif
 #if GREATEST
 @group(0) @binding(5) var<storage, read_write> greatest: array<vec2<u32>>;
 var<workgroup> team_greatest: array<vec2<u32>, WORKGROUP / LANES>;
@@ -61,6 +73,7 @@ fn quad_of_x(q: u32) -> vec4<f32> {
   return select(vec4(0.0), sum, q < COLUMNS / 4u);
 }
 #else
+#if !PACKED_IN
 // Values 4 q to 4 q + 3 of the vector, 0 beyond its end.
 fn quad_of_x(q: u32) -> vec4<f32> {
 #if QUADS_OF_X
@@ -72,6 +85,7 @@ fn quad_of_x(q: u32) -> vec4<f32> {
   return select(vec4(0.0), four, vec4(k, k + 1u, k + 2u, k + 3u) < vec4(COLUMNS));
 #endif
 }
+#endif
 #endif
 
 #if NORM
@@ -111,17 +125,23 @@ fn main(
   _ = &scales;  // bound also where nothing of it is read
   const rows = MATRIX_ROWS / STREAMS;
   const tiles = (rows + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
+#if PACKED_OUT
+  const EACH = 32u / (TEAMS * ROWS);
+  let first_tile = workgroup.x * EACH;
+#else
+  let first_tile = workgroup.x;
+#endif
 #if GREATEST
   var best = vec2<u32>(0u, NO_TOKEN);
 #endif
 #if WHOLE
   // Their loads begin here and end behind the vector's.
 #for r 0 ROWS
-  let early$r = values[min((workgroup.x * TEAMS + team) * ROWS + $ru, rows - 1u) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
+  let early$r = values[min((first_tile * TEAMS + team) * ROWS + $ru, rows - 1u) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
 #endfor
 #if SWIGLU
 #for r 0 ROWS
-  let early$r_up = values[(rows + min((workgroup.x * TEAMS + team) * ROWS + $ru, rows - 1u)) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
+  let early$r_up = values[(rows + min((first_tile * TEAMS + team) * ROWS + $ru, rows - 1u)) * ROW_VEC4S + min(lane, ROW_BLOCKS - 1u)];
 #endfor
 #endif
 #endif
@@ -149,7 +169,7 @@ fn main(
   if (index + $qu * WORKGROUP < PADDED / 4u) { put(index + $qu * WORKGROUP, own$q * scale * weight$q); }
 #endfor
 #endif
-#if WHOLE
+#if WHOLE && !PACKED_IN
 #if !NORM
 #for q 0 OWN
   let own$q = quad_of_x(index + $qu * WORKGROUP);
@@ -169,7 +189,11 @@ fn main(
 #endif
   staged_now(PADDED, index);
 #endif
-  for (var tile = workgroup.x; tile < tiles; tile += workgroups.x) {
+#if PACKED_OUT
+  for (var tile = first_tile; tile < first_tile + EACH; tile += 1u) {
+#else
+  for (var tile = first_tile; tile < tiles; tile += workgroups.x) {
+#endif
   let first = (tile * TEAMS + team) * ROWS;
 #for r 0 ROWS
   let row$r = min(first + $ru, rows - 1u);
@@ -196,7 +220,7 @@ fn main(
     for (var b = lane; b < TILE / BLOCK && start / BLOCK + b < ROW_BLOCKS; b += LANES) {
       let block = start / BLOCK + b;
 #if WHOLE
-      let begun = tile == workgroup.x && b == lane;
+      let begun = tile == first_tile && b == lane;
 #for r 0 ROWS
       var w$r = early$r;
       if (!begun) { w$r = values[row$r * ROW_VEC4S + block]; }
@@ -307,7 +331,12 @@ fn main(
     if (first + $ru < rows) {
       let total = finished(total$r, row$r);
 #if SWIGLU
-      y[row$r] = total / (1.0 + exp(-total)) * finished(total$r_up, row$r_up);
+      let gated = total / (1.0 + exp(-total)) * finished(total$r_up, row$r_up);
+#if PACKED_OUT
+      block_of_results[row$r % 32u] = gated;
+#else
+      y[row$r] = gated;
+#endif
 #else
       let at = scales[FIRST_ROW_AT] + row$r;
 #if RESIDUAL
@@ -324,6 +353,10 @@ fn main(
 #endfor
   }
   }
+#if PACKED_OUT
+  workgroupBarrier();
+  pack_results(workgroup.x, rows, index);
+#endif
 #if GREATEST
   if (lane == 0u) { team_greatest[team] = best; }
   workgroupBarrier();
@@ -335,15 +368,4 @@ fn main(
     greatest[GREATEST_AT + workgroup.x] = best;
   }
 #endif
-}
-
-fn finished(sum: f32, row: u32) -> f32 {
-  var total = sum;
-#if BITS <= 8
-  total *= row_scale(row) / 255.0;
-#endif
-#if HAS_BIAS
-  total += bias(row);
-#endif
-  return total;
 }

@@ -2,6 +2,7 @@
 // results differ from the float path's by about half a percent of the vector's size. Bytes lie in the order in which masks take the
 // codes out of a word: a word of 4-bit codes gives codes 0 2 4 6, then 1 3 5 7; of 2-bit codes 0 4 8 12, then 1 5 9 13, and so on.
 #include int8_order
+#if !PACKED_IN
 const WORDS = SUB_BLOCK / 4u;
 #if BITS == 3
 const HIGH_ORDER = 1u;  // the plane of high bits gives bits 0 8 16 24, ..., so a second copy is kept in that order
@@ -71,6 +72,7 @@ fn staged_now(used: u32, index: u32) {
   }
   workgroupBarrier();
 }
+#endif
 
 struct SubBlock {
 #for i 0 SUB_QUADS
@@ -83,6 +85,21 @@ struct SubBlock {
   total: f32,
 }
 
+#if PACKED_IN
+// Straight from memory: the whole vector is a few kilobytes, which the cores' caches hold.
+fn load_x(b: u32, sub: u32) -> SubBlock {
+  let at = 3u * (b * SUBS + sub);
+  let low = x[at];
+  let high = x[at + 1u];
+  let rest = bitcast<vec4<f32>>(x[at + 2u]);
+  var v: SubBlock;
+  v.x0 = low.x; v.x1 = low.y; v.x2 = low.z; v.x3 = low.w;
+  v.x4 = high.x; v.x5 = high.y; v.x6 = high.z; v.x7 = high.w;
+  v.step = rest.x;
+  v.total = rest.y;
+  return v;
+}
+#else
 fn load_x(b: u32, sub: u32) -> SubBlock {
   let at = b * STRIDE + sub * QUADS;
   var v: SubBlock;
@@ -104,6 +121,7 @@ fn load_x(b: u32, sub: u32) -> SubBlock {
   v.total = totals[b * SUBS + sub];
   return v;
 }
+#endif
 
 fn product(v: SubBlock, w: vec4<u32>, high: vec2<u32>, sub: u32, row: u32, group: u32) -> f32 {
   var sum = 0;

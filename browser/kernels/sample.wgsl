@@ -1,4 +1,4 @@
-// Sampling over the whole vocabulary by one workgroup: repetition penalty (Keskar et al., 2019, https://arxiv.org/abs/1909.05858),
+// Sampling over the whole vocabulary, one workgroup for each sequence: repetition penalty (Keskar et al., 2019, https://arxiv.org/abs/1909.05858),
 // temperature, the top_k greatest, of these the smallest set with probability top_p (Holtzman et al., 2020,
 // https://arxiv.org/abs/1904.09751), of these what has at least min_p times the greatest probability. Equal logits stay or go together.
 // The choice is the greatest of score + Gumbel noise, which has the softmax's distribution; the noise depends only on seed, position and
@@ -6,11 +6,11 @@
 #include state
 #include sampling
 #include order
-@group(0) @binding(0) var<storage, read_write> state: State;
+@group(0) @binding(0) var<storage, read_write> states: array<State>;
 @group(0) @binding(1) var<storage, read_write> seen: array<u32>;
 @group(0) @binding(2) var<storage, read_write> results: array<vec2<u32>>;
-@group(0) @binding(3) var<storage, read> logits: array<f32>;
-@group(0) @binding(4) var<storage, read> sampling: Sampling;
+@group(0) @binding(3) var<storage, read> logits: array<f32>;      // [sequence][VOCABULARY]
+@group(0) @binding(4) var<storage, read> requests: array<Sampling>;
 #include advance
 
 var<workgroup> bins: array<atomic<u32>, 256>;
@@ -18,10 +18,13 @@ var<workgroup> sums: array<vec2<f32>, WORKGROUP>;
 var<workgroup> keys: array<vec2<u32>, WORKGROUP>;
 var<workgroup> chosen: vec2<u32>;  // of a search: the prefix, and how much lies above it
 
+const SEEN_WORDS = (VOCABULARY + 31u) / 32u;
+
 // A token's score: logit after penalty, over the temperature.
-fn score(token: u32) -> f32 {
-  var value = logits[token];
-  if (sampling.penalty != 1.0 && ((seen[token / 32u] >> (token % 32u)) & 1u) == 1u) {
+fn score(column: u32, token: u32) -> f32 {
+  let sampling = requests[column];
+  var value = logits[column * VOCABULARY + token];
+  if (sampling.penalty != 1.0 && ((seen[column * SEEN_WORDS + token / 32u] >> (token % 32u)) & 1u) == 1u) {
     value = select(value * sampling.penalty, value / sampling.penalty, value > 0.0);
   }
   return select(value, value / sampling.temperature, sampling.temperature > 0.0);
@@ -35,8 +38,8 @@ fn hash(value: u32) -> u32 {
 }
 
 // Uniform in (0, 1), by seed, position and token.
-fn uniform_number(position: u32, token: u32) -> f32 {
-  let h = hash(hash(hash(sampling.seed) + position) + token);
+fn uniform_number(seed: u32, position: u32, token: u32) -> f32 {
+  let h = hash(hash(hash(seed) + position) + token);
   return (f32(h >> 9u) + 0.5) / 8388608.0;
 }
 
@@ -74,7 +77,7 @@ fn sum_of_all(own: vec2<f32>, index: u32) -> vec2<f32> {
 }
 
 // The least key of the smallest set of greatest keys that together have `target_weight`, in units of 1 (counting) or of a probability of 2^-30.
-fn threshold(target_weight: u32, counting: bool, least: u32, highest: f32, total: f32, index: u32) -> u32 {
+fn threshold(target_weight: u32, counting: bool, least: u32, highest: f32, total: f32, column: u32, index: u32) -> u32 {
   if (index == 0u) { chosen = vec2(0u); }
   for (var shift = 24i; shift >= 0; shift -= 8) {
     for (var b = index; b < 256u; b += WORKGROUP) { atomicStore(&bins[b], 0u); }
@@ -82,7 +85,7 @@ fn threshold(target_weight: u32, counting: bool, least: u32, highest: f32, total
     let prefix = chosen.x;
     let above = chosen.y;
     for (var token = index; token < VOCABULARY; token += WORKGROUP) {
-      let value = score(token);
+      let value = score(column, token);
       let key = order(value);
       let same = shift == 24 || (key >> u32(shift + 8)) == (prefix >> u32(shift + 8));
       if (same && key >= least) {
@@ -111,29 +114,36 @@ fn threshold(target_weight: u32, counting: bool, least: u32, highest: f32, total
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(local_invocation_index) index: u32) {
-  let position = state.position;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+#if BATCH
+  let column = workgroup.x;
+#else
+  const column = 0u;
+#endif
+  let first = column * VOCABULARY;
+  let sampling = requests[column];
+  let position = states[column].position;
   var own = vec2(0u, NO_TOKEN);
   for (var token = index; token < VOCABULARY; token += WORKGROUP) {
-    let key = order(score(token));
+    let key = order(score(column, token));
     if (key > own.x) { own = vec2(key, token); }
   }
   let best = greatest_of_all(own, index);
-  let highest = score(min(best.y, VOCABULARY - 1u));
+  let highest = score(column, min(best.y, VOCABULARY - 1u));
   var least = 0u;
   if (sampling.temperature > 0.0) {
     if (sampling.top_k > 0u && sampling.top_k < VOCABULARY) {
-      least = threshold(sampling.top_k, true, 0u, highest, 1.0, index);
+      least = threshold(sampling.top_k, true, 0u, highest, 1.0, column, index);
     }
     if (sampling.top_p < 1.0) {
       var part = 0.0;
       for (var token = index; token < VOCABULARY; token += WORKGROUP) {
-        let value = score(token);
+        let value = score(column, token);
         if (order(value) >= least) { part += exp(value - highest); }
       }
       let total = sum_of_all(vec2(part, 0.0), index).x;
       let target_weight = u32(clamp(sampling.top_p, 0.0, 1.0) * 1073741824.0);
-      least = max(least, threshold(max(target_weight, 1u), false, least, highest, total, index));
+      least = max(least, threshold(max(target_weight, 1u), false, least, highest, total, column, index));
     }
     if (sampling.min_p > 0.0) { least = max(least, order(highest + log(sampling.min_p))); }
   }
@@ -141,9 +151,9 @@ fn main(@builtin(local_invocation_index) index: u32) {
   if (sampling.temperature > 0.0) {
     own = vec2(0u, NO_TOKEN);
     for (var token = index; token < VOCABULARY; token += WORKGROUP) {
-      let value = score(token);
+      let value = score(column, token);
       if (order(value) >= least) {
-        let noise = -log(exponential(uniform_number(position, token)));
+        let noise = -log(exponential(uniform_number(sampling.seed, position, token)));
         let key = order(value + noise);
         if (key > own.x) { own = vec2(key, token); }
       }
@@ -153,13 +163,18 @@ fn main(@builtin(local_invocation_index) index: u32) {
   var log_probability = 0.0;
   if (sampling.logprobs == 1u) {
     var most = -3.4e38;
-    for (var token = index; token < VOCABULARY; token += WORKGROUP) { most = max(most, logits[token]); }
+    for (var token = index; token < VOCABULARY; token += WORKGROUP) { most = max(most, logits[first + token]); }
     let top = greatest_of_all(vec2(order(most), index), index);
     // `order` turned round, so that every invocation has the same number.
     let raw = bitcast<f32>(select(~top.x, top.x & 0x7fffffffu, (top.x & 0x80000000u) != 0u));
     var part = 0.0;
-    for (var token = index; token < VOCABULARY; token += WORKGROUP) { part += exp(logits[token] - raw); }
-    log_probability = logits[min(pick.y, VOCABULARY - 1u)] - raw - log(sum_of_all(vec2(part, 0.0), index).x);
+    for (var token = index; token < VOCABULARY; token += WORKGROUP) { part += exp(logits[first + token] - raw); }
+    log_probability = logits[first + min(pick.y, VOCABULARY - 1u)] - raw - log(sum_of_all(vec2(part, 0.0), index).x);
   }
-  if (index == 0u) { advance(select(pick.y, NO_TOKEN, best.x == NOT_FINITE), log_probability); }
+#if BATCH
+  let runs = states[column].rows != 0u;
+#else
+  const runs = true;
+#endif
+  if (index == 0u && runs) { advance(column, column * SEEN_WORDS, select(pick.y, NO_TOKEN, best.x == NOT_FINITE), log_probability); }
 }

@@ -1,7 +1,7 @@
 // The greatest logit, from the greatest of each workgroup of the output matrix.
 #include state
 #include order
-@group(0) @binding(0) var<storage, read_write> state: State;
+@group(0) @binding(0) var<storage, read_write> states: array<State>;
 @group(0) @binding(1) var<storage, read_write> seen: array<u32>;
 @group(0) @binding(2) var<storage, read_write> results: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> greatest: array<vec2<u32>>;
@@ -19,5 +19,5 @@ fn main(@builtin(local_invocation_index) index: u32) {
     workgroupBarrier();
     if (index < half) { best[index] = better(best[index], best[index + half]); }
   }
-  if (index == 0u) { advance(select(best[0].y, NO_TOKEN, best[0].x == NOT_FINITE), 0.0); }
+  if (index == 0u) { advance(0u, 0u, select(best[0].y, NO_TOKEN, best[0].x == NOT_FINITE), 0.0); }
 }

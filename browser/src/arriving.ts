@@ -3,7 +3,7 @@
 import { ClassifiedError } from "./failure";
 import { fetchGraph, verify } from "./fetch";
 import type { GraphBytes } from "./engines/onnxruntime";
-import { ArraySink, Loader, type LoadingReport } from "./loading";
+import { Loader, type LoadingReport } from "./loading";
 import type { GraphSpec, ModelProgress, Optimizations } from "./protocol";
 
 export type Graphs = Record<string, GraphBytes>;
@@ -38,7 +38,7 @@ export async function fetchAll(specs: Record<string, GraphSpec>, tell: Tell | nu
 export function arriving(specs: Record<string, GraphSpec>, { chunks, keep }: Pick<Optimizations, "chunks" | "keep">, tell: Tell, onReady: (component: string, bytes: number) => void = () => {}, id = 0): Arriving {
   if (!chunks) throw new ClassifiedError("load_failed", "Parallel loading needs the digests of the files' chunks.");
   const order = Object.entries(specs).sort(([a], [b]) => Number(b === "decoder") - Number(a === "decoder"));
-  const files = order.flatMap(([component, spec]) => spec.files.map((name) => ({ component, spec, name, sink: new ArraySink(chunks.sizes[name] ?? 0) })));
+  const files = order.flatMap(([component, spec]) => spec.files.map((name) => ({ component, spec, name, bytes: new Uint8Array(chunks.sizes[name] ?? 0) })));
   const progress = new Progress(specs, tell, id);
   const components = new Map(files.map(({ name, component }) => [name, component]));
   const folders = new Map(files.map(({ name, spec }) => [name, spec.folder]));
@@ -57,8 +57,8 @@ export function arriving(specs: Record<string, GraphSpec>, { chunks, keep }: Pic
       const own = files.filter((file) => file.component === component);
       const coming = Promise.all(own.map(({ name }) => loader.arrived(name))).then(() => {
         progress.told(component, "verify"); // each chunk was, as it came
-        onReady(component, own.reduce((sum, { sink }) => sum + sink.bytes.length, 0));
-        return own.map(({ sink }) => sink.bytes as Uint8Array);
+        onReady(component, own.reduce((sum, { bytes }) => sum + bytes.length, 0));
+        return own.map(({ bytes }) => bytes as Uint8Array);
       });
       coming.catch(() => {});
       return [component, { spec, files: [], arriving: coming }];

@@ -1,5 +1,6 @@
 // Frames of the bridge: see web/protocol.py for the format.
-import { ALIGNMENT, type DataType, type Reply, type Request, type TensorHeader } from "./protocol";
+import { ALIGNMENT, SHARED_BYTES, type DataType, type Reply, type Request, type TensorHeader } from "./protocol";
+import { load, store } from "./shared_files";
 
 export type Data = ArrayBufferView<ArrayBuffer> & ArrayLike<number | bigint>;
 
@@ -44,21 +45,30 @@ export function view(dtype: DataType, shape: readonly number[], bytes: ArrayBuff
   return { dtype, shape, data: new constructors[dtype].create(bytes) };
 }
 
-/** The message and its tensors, which are views into the frame. */
+type Headed = Request & { tensors?: readonly TensorHeader[]; stored_at?: number };
+
+/** The message and its tensors: views into the frame, or into what the shared file has of them. */
 export function decode(frame: string | ArrayBuffer): { request: Request; tensors: HostTensors } {
-  if (typeof frame === "string") return { request: JSON.parse(frame) as Request, tensors: {} };
-  const length = new DataView(frame).getUint32(0, true);
-  const { tensors: headers, ...request } = JSON.parse(new TextDecoder().decode(new Uint8Array(frame, 4, length))) as Request & {
-    tensors: TensorHeader[];
-  };
-  const tensors: HostTensors = {};
-  for (const header of headers) {
-    const dtype = header.dtype as DataType;
-    const { create, size } = constructors[dtype];
-    const data = new create(frame, 4 + length + header.offset, header.bytes / size);
-    tensors[header.name] = { dtype, shape: header.shape, data };
+  if (typeof frame !== "string") {
+    const length = new DataView(frame).getUint32(0, true);
+    const { tensors: headers = [], ...request } = JSON.parse(new TextDecoder().decode(new Uint8Array(frame, 4, length))) as Headed;
+    return { request: request as Request, tensors: views(headers, frame, 4 + length) };
   }
-  return { request: request as Request, tensors };
+  const { tensors: headers, stored_at, ...request } = JSON.parse(frame) as Headed;
+  if (!headers || stored_at === undefined) return { request: request as Request, tensors: {} };
+  const end = (of: readonly TensorHeader[]) => Math.max(0, ...of.map((header) => header.offset + header.bytes));
+  const buffer = new ArrayBuffer(end(headers)); // of an empty tensor the place may be behind the last byte that was stored
+  load(stored_at, new Uint8Array(buffer, 0, end(headers.filter(({ bytes }) => bytes > 0))));
+  return { request: request as Request, tensors: views(headers, buffer, 0) };
+}
+
+function views(headers: readonly TensorHeader[], buffer: ArrayBuffer, start: number): HostTensors {
+  const tensors: HostTensors = {};
+  for (const { name, dtype, shape, offset, bytes } of headers) {
+    const { create, size } = constructors[dtype as DataType];
+    tensors[name] = { dtype: dtype as DataType, shape, data: new create(buffer, start + offset, bytes / size) };
+  }
+  return tensors;
 }
 
 export function encode(reply: Reply, tensors: HostTensors = {}): string | ArrayBuffer {
@@ -69,6 +79,10 @@ export function encode(reply: Reply, tensors: HostTensors = {}): string | ArrayB
     offset += Math.ceil(data.byteLength / ALIGNMENT) * ALIGNMENT;
   }
   if (headers.length === 0) return JSON.stringify(reply);
+  if (offset >= SHARED_BYTES) {
+    const stored_at = store(offset, headers.map(({ name, offset }) => ({ offset, data: tensors[name]!.data })));
+    if (stored_at !== null) return JSON.stringify({ ...reply, tensors: headers, stored_at });
+  }
   let json = new TextEncoder().encode(JSON.stringify({ ...reply, tensors: headers }));
   const padded = Math.ceil((4 + json.length) / ALIGNMENT) * ALIGNMENT - 4;
   const frame = new Uint8Array(4 + padded + offset).fill(0x20, 4, 4 + padded);

@@ -9,6 +9,7 @@ import { Generator } from "./generation";
 import { Guard } from "./guard";
 import type { HostTensors } from "./frames";
 import { SinglePass, type Iteration, type Model } from "./model";
+import { timeNodes, type NodeTimes } from "./node_times";
 import { prepare } from "./prepare";
 import type { PipelineWatch } from "./pipelines";
 import type { Open, RecordedPipeline, SampleTimes } from "./protocol";
@@ -35,10 +36,8 @@ export class Launch {
 
   async fetch(): Promise<number> {
     const start = nowNs();
-    const entries = Object.entries(this.options.graphs);
-    const graphs = await Promise.all(entries.map(async ([name, spec]) => [name, await fetchGraph(spec)] as const));
+    this.graphs = await this.fetched();
     const ns = nowNs() - start;
-    this.graphs = Object.fromEntries(graphs);
     for (const graph of Object.values(this.graphs)) await verify(graph); // our own check, outside the time
     return ns;
   }
@@ -53,12 +52,7 @@ export class Launch {
 
   async compile(): Promise<number> {
     const start = nowNs();
-    const { model, decoder, ...before } = this.graphs;
-    const { generation, dimensions } = this.options;
-    this.model =
-      generation && decoder
-        ? await Generator.compile(this.started, { decoder, ...before }, this.options, generation, this.inputs)
-        : await SinglePass.compile(this.started, model!, dimensions, this.inputs);
+    this.model = await this.compiled(this.graphs);
     const ns = nowNs() - start;
     this.graphs = {}; // the sessions have their own copy
     return ns;
@@ -99,6 +93,13 @@ export class Launch {
     return sum;
   }
 
+  /** Time on each provider. The model that was measured is given up for it: its weights need not lie there twice. */
+  async timeNodes(): Promise<NodeTimes> {
+    await this.model?.release();
+    this.model = null;
+    return timeNodes(this.started, async () => this.compiled(await this.fetched()));
+  }
+
   facts(): Record<string, unknown> {
     const { device, threads, version } = this.started;
     return {
@@ -117,6 +118,18 @@ export class Launch {
     if (!this.device) throw new Error("There is no device to lose.");
     this.device.lose();
     await this.guard.untilBroken();
+  }
+
+  private async fetched(): Promise<Record<string, GraphBytes>> {
+    const entries = Object.entries(this.options.graphs);
+    return Object.fromEntries(await Promise.all(entries.map(async ([name, spec]) => [name, await fetchGraph(spec)] as const)));
+  }
+
+  private compiled({ model, decoder, ...before }: Record<string, GraphBytes>): Promise<Model> {
+    const { generation, dimensions } = this.options;
+    return generation && decoder
+      ? Generator.compile(this.started, { decoder, ...before }, this.options, generation, this.inputs)
+      : SinglePass.compile(this.started, model!, dimensions, this.inputs);
   }
 
   private watch(device: Device | null): void {

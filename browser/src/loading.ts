@@ -5,26 +5,10 @@ import { Keep } from "./keep";
 import type { ChunkSpec } from "./protocol";
 import { sha256Hex } from "./sha256";
 
-/** Where the bytes of a file go. Chunks come in any order, each once and already checked. */
-export interface Sink {
-  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void;
-}
-
-export class ArraySink implements Sink {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-
-  constructor(size: number) {
-    this.bytes = new Uint8Array(size);
-  }
-
-  write(offset: number, bytes: Uint8Array<ArrayBuffer>): void {
-    this.bytes.set(bytes, offset);
-  }
-}
-
+/** `bytes` is the file's memory, which its chunks are fetched into: none has a buffer of its own. */
 export interface LoadedFile {
   name: string;
-  sink: Sink;
+  bytes: Uint8Array<ArrayBuffer>;
 }
 
 /** What happened while loading. */
@@ -103,9 +87,9 @@ export class Loader {
 
   private async work(): Promise<void> {
     for (let chunk = this.queue.shift(); chunk && !this.failed; chunk = this.queue.shift()) {
-      const { name, sink } = chunk.file;
+      const { name } = chunk.file;
       try {
-        sink.write(chunk.offset, await this.bring(chunk));
+        await this.bring(chunk);
       } catch (error) {
         this.failed = true;
         this.arrivals.forEach(({ reject }) => reject(error)); // no effect on what has come
@@ -117,13 +101,14 @@ export class Loader {
     }
   }
 
-  private async bring(chunk: Chunk): Promise<Uint8Array<ArrayBuffer>> {
+  /** Fills the chunk's place, and fails where what came is not what the manifest says. */
+  private async bring(chunk: Chunk): Promise<void> {
     const { name } = chunk.file;
     const kept = await this.cache.get(chunk.digest);
     if (kept) {
+      placeOf(chunk).set(kept);
       this.report.bytes_from_cache += kept.length;
-      this.onProgress(name, kept.length);
-      return kept;
+      return this.onProgress(name, kept.length);
     }
     let bytes = await this.fetched(chunk);
     let digest = await sha256Hex(bytes);
@@ -139,12 +124,12 @@ export class Loader {
         );
     }
     await this.cache.put(chunk.digest, bytes);
-    return bytes;
   }
 
   /** The chunk's bytes; after a drop, only those that are missing are asked for. */
-  private async fetched({ file: { name }, offset, bytes }: Chunk): Promise<Uint8Array<ArrayBuffer>> {
-    const whole = new Uint8Array(bytes);
+  private async fetched(chunk: Chunk): Promise<Uint8Array<ArrayBuffer>> {
+    const { file: { name }, offset, bytes } = chunk;
+    const whole = placeOf(chunk);
     let filled = 0;
     let pause = FIRST_PAUSE_MS;
     for (let attempt = 1; filled < bytes; attempt++) {
@@ -181,3 +166,5 @@ export class Loader {
     return whole;
   }
 }
+
+const placeOf = ({ file, offset, bytes }: Chunk) => file.bytes.subarray(offset, offset + bytes);

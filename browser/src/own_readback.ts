@@ -29,16 +29,18 @@ export class OwnReadback implements Model {
   }
 }
 
+const bytes = ({ dims, type }: Pick<Tensor, "dims" | "type">) => elements(dims) * elementBytes(type as DataType);
+
 /** One run of a session whose outputs stay on the GPU, and one read of them all. */
 export async function runAndRead(session: InferenceSession, feeds: Record<string, Tensor>, reader: Reader): Promise<Iteration> {
   const start = nowNs();
   const results = Object.entries((await session.run(feeds)) as Record<string, Tensor>);
-  const parts = results.map(([, { gpuBuffer, dims, type }]) => ({ buffer: gpuBuffer as GPUBuffer, bytes: elements(dims) * elementBytes(type as DataType) }));
+  const parts = results.map(([, { gpuBuffer, dims, type }]) => ({ buffer: gpuBuffer as GPUBuffer, bytes: Math.ceil(bytes({ dims, type }) / 4) * 4 }));
   const read = await reader.read(parts);
   const total_ns = nowNs() - start;
   const outputs: HostTensors = {};
   results.forEach(([name, tensor], index) => {
-    outputs[name] = view(tensor.type as DataType, tensor.dims, read[index]!);
+    outputs[name] = view(tensor.type as DataType, tensor.dims, read[index]!.slice(0, bytes(tensor)));
     tensor.dispose();
   });
   return { times: { total_ns, token_ns: [] }, outputs, bytesReadBack: bytesOf(outputs) };

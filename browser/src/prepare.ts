@@ -1,10 +1,11 @@
 // From nothing to a model that is ready, as the switches of Open say. With all of them off it is the usual way: fetch all files, start the
 // runtime, create the sessions, one after the other, and the first inference compiles the shaders.
 import { CpuFrontEnd } from "./audio/cpu";
-import { GpuFrontEnd } from "./audio/gpu";
+import { featureType, GpuFrontEnd, onDevice, type FeatureType } from "./audio/gpu";
+import type { Variant } from "./audio/kernels";
 import { featureShape, recordingsOf, resampledRows, type Recordings } from "./audio/recordings";
 import { arriving, fetchAll, type Graphs, type Tell } from "./arriving";
-import { adapterKey } from "./autotune";
+import { adapterKey, tunedVariant } from "./autotune";
 import { nowNs } from "./clock";
 import { OnnxRuntime } from "./engines/onnxruntime";
 import { openGpu, type Device } from "./devices";
@@ -165,11 +166,11 @@ class Preparation {
     const batch = this.options.dimensions["batch"];
     if (batch !== undefined && batch !== rows)
       throw new ClassifiedError("inference_failed", `The recordings make ${rows} rows, and the model was prepared for a batch of ${batch}.`);
-    const taken = Object.values(this.options.graphs).flatMap(({ inputs }) => inputs).find(({ name }) => name === spec.input);
-    if (taken?.dtype !== "float32")
-      throw new ClassifiedError("unsupported", `The audio front end makes float32, and the graph takes ${taken?.dtype ?? "nothing"} as ${spec.input}.`);
+    const dtype = featureType(Object.values(this.options.graphs), spec);
+    if (!gpu_audio && dtype !== "float32")
+      throw new ClassifiedError("unsupported", `The audio front end in JavaScript makes float32, and the graph takes ${dtype} as ${spec.input}.`);
     if (gpu_audio && !gpu) throw new ClassifiedError("unsupported", "The audio front end on the GPU needs the webgpu provider.");
-    const made = gpu_audio ? await onGpu(gpu!, spec, recordings, rows, tuned[`${key}|log_mel`]) : onCpu(spec, recordings);
+    const made = gpu_audio ? await onGpu(gpu!, spec, recordings, rows, tunedVariant(tuned, key), dtype) : onCpu(spec, recordings);
     this.mark("front_end");
     return made;
   }
@@ -181,11 +182,10 @@ interface FrontEnd {
   wrap(model: Model): Model;
 }
 
-async function onGpu(gpu: GPUDevice, spec: AudioSpec, recordings: Recordings, rows: number, threads?: number): Promise<FrontEnd> {
-  const frontEnd = await GpuFrontEnd.create(gpu, spec, threads);
-  const { buffer, shape } = frontEnd.run(recordings);
-  if (shape[0] !== rows) throw new Error("The front end made another number of rows than were counted.");
-  const input: HostTensor = { dtype: "float32", shape, data: new Float32Array(0), gpu: buffer };
+async function onGpu(gpu: GPUDevice, spec: AudioSpec, recordings: Recordings, rows: number, variant: Variant, dtype: FeatureType): Promise<FrontEnd> {
+  const frontEnd = await GpuFrontEnd.create(gpu, spec, variant, dtype);
+  const input = onDevice(frontEnd.run(recordings));
+  if (input.shape[0] !== rows) throw new Error("The front end made another number of rows than were counted.");
   // The same buffer each time, so the tensor that was made of it stays right; the queue keeps the order.
   return { where: "gpu", input, wrap: (model) => timed(model, () => void frontEnd.run(recordings)) };
 }

@@ -85,6 +85,15 @@ export interface SampleTimes {
   token_ns: readonly number[];
 }
 
+export interface SequenceTokens {
+  sequence: number;
+  tokens: readonly number[];
+  token_ns: readonly number[];
+  logprobs: readonly number[];
+  reason: string;
+  failure: string;
+}
+
 export interface PlaneSpec {
   name: string;
   file: string;
@@ -149,11 +158,13 @@ export interface EngineSpec {
   value_bits: number;
   recent_tokens: number;
   prefill_tokens: number;
-  activations: "float" | "int8";
+  activations: "float" | "int8" | "planned";
   prefill_arithmetic: "float32" | "float16" | "int8";
   subgroups: boolean | null;
   attention_workgroups: number;
   tuned: Record<string, number>;
+  batch: number;
+  packed_down: boolean;
 }
 
 export interface SamplingSpec {
@@ -214,6 +225,11 @@ export interface Sample {
 
 export interface Count {
   type: "Count";
+  id: number;
+}
+
+export interface TimeNodes {
+  type: "TimeNodes";
   id: number;
 }
 
@@ -285,6 +301,25 @@ export interface Echo {
   id: number;
 }
 
+export interface ShareFiles {
+  type: "ShareFiles";
+  id: number;
+  to_page: string;
+  from_page: string;
+}
+
+export interface UseFiles {
+  type: "UseFiles";
+  id: number;
+  found: boolean;
+}
+
+export interface ReleaseStored {
+  type: "ReleaseStored";
+  id: number;
+  stored_at: number;
+}
+
 export interface Prepare {
   type: "Prepare";
   id: number;
@@ -303,6 +338,8 @@ export interface AudioFeatures {
   sample_rate: number;
   where: "gpu" | "cpu";
   threads: number;
+  subgroups: boolean;
+  dtype: "float32" | "float16";
   repeats: number;
   crops: readonly number[];
 }
@@ -376,10 +413,17 @@ export interface NextTokens {
   model: string;
 }
 
+export interface NextOfBatch {
+  type: "NextOfBatch";
+  id: number;
+  model: string;
+}
+
 export interface CancelTokens {
   type: "CancelTokens";
   id: number;
   model: string;
+  sequence: number;
 }
 
 export interface TruncateCache {
@@ -477,6 +521,12 @@ export interface TokenBatch {
   reason: string;
 }
 
+export interface BatchTokens {
+  type: "BatchTokens";
+  id: number;
+  parts: readonly SequenceTokens[];
+}
+
 export interface Facts {
   type: "Facts";
   id: number;
@@ -535,14 +585,18 @@ export interface DecodedToken {
   ns: number;
 }
 
-export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
+export type LanguageModelRequest = LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | NextOfBatch | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
+export type Request = Detect | Open | Fetch | Load | Compile | First | Sample | Count | TimeNodes | Inspect | LoseDevice | OpenModel | Infer | Decode | CancelRequest | CloseModel | LoseModelDevice | PageMemory | Echo | ShareFiles | UseFiles | ReleaseStored | Prepare | RecordPipelines | AudioFeatures | CompileKernels | TryReadback | Tune | Evict | LoadLanguageModel | LoadWeights | CompileLanguageModel | GenerateTokens | NextTokens | NextOfBatch | CancelTokens | TruncateCache | ComputeLogits | InspectLanguageModel | CloseLanguageModel | TimeCopies | ProfileDecoding | RunKernel;
 
-export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
+export type Reply = Done | Opened | Timed | Sampled | Counted | TokenBatch | BatchTokens | Facts | Failure | Console | ModelOpened | Inferred | Decoded | ModelProgress | DecodedToken;
 
 export type ErrorClass = "unsupported" | "out_of_memory" | "timeout" | "process_died" | "browser_start" | "browser_crashed" | "gpu_process_crashed" | "device_lost" | "page_error" | "load_failed" | "inference_failed";
 
 export type DataType = "float32" | "float16" | "int64" | "int32" | "uint8" | "int8" | "bool";
 
 export const ALIGNMENT = 8;
+
+export const SHARED_BYTES = 262144;
+
+export const SHARED_LIMIT_BYTES = 536870912;

@@ -1,5 +1,6 @@
 // A model that answers any request, until it is closed: other inputs and other lengths each time.
-import { GpuFrontEnd } from "./audio/gpu";
+import { featureType, GpuFrontEnd, onDevice } from "./audio/gpu";
+import type { Variant } from "./audio/kernels";
 import { recordingsOf } from "./audio/recordings";
 import { nowNs } from "./clock";
 import { forgetFiles, toHost, type GraphBytes, type InferenceSession, type OnnxRuntime, type Tensor } from "./engines/onnxruntime";
@@ -30,9 +31,10 @@ export class ServedModel {
   }
 
   /** Where shapes may vary the one session is made now; static ones are made for each new shape. With `audio` the requests bring
-   * recordings, and the features are made on the runtime's GPU by workgroups of `threads`. */
-  static async compile(runtime: OnnxRuntime, graphs: Record<string, GraphBytes>, generation: ServedGeneration | null, staticShapes: boolean, audio: AudioSpec | null, threads?: number): Promise<ServedModel> {
-    const front = audio ? { end: await GpuFrontEnd.create(runtime.device!.gpu!, audio, threads), spec: audio } : null;
+   * recordings, and the features are made on the runtime's GPU by kernels of this `variant`. */
+  static async compile(runtime: OnnxRuntime, graphs: Record<string, GraphBytes>, generation: ServedGeneration | null, staticShapes: boolean, audio: AudioSpec | null, variant: Variant): Promise<ServedModel> {
+    const taken = audio && featureType(Object.values(graphs).map(({ spec }) => spec), audio);
+    const front = audio ? { end: await GpuFrontEnd.create(runtime.device!.gpu!, audio, variant, taken!), spec: audio } : null;
     const model = new ServedModel(runtime, graphs, generation, staticShapes, front);
     if (!staticShapes) {
       if (generation) (await model.decoder({}, null)).forgetFiles();
@@ -91,9 +93,9 @@ export class ServedModel {
     if (!this.front || !samples || !lengths) return work(inputs);
     const { end, spec } = this.front;
     const start = nowNs();
-    const { buffer, shape } = end.run(recordingsOf({ samples, lengths }, spec.rate));
+    const features = end.run(recordingsOf({ samples, lengths }, spec.rate));
     const spent = nowNs() - start;
-    return after(spent, await work({ ...inputs, [spec.input]: { dtype: "float32", shape, data: new Float32Array(0), gpu: buffer } }));
+    return after(spent, await work({ ...inputs, [spec.input]: onDevice(features) }));
   }
 
   private session(dimensions: Record<string, number>): Promise<InferenceSession> {

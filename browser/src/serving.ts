@@ -1,6 +1,6 @@
 // The models of this page, each under a name that Python gave it, and the requests to them.
 import { arriving, fetchAll, type Graphs } from "./arriving";
-import { adapterKey } from "./autotune";
+import { adapterKey, tunedVariant } from "./autotune";
 import { openGpu } from "./devices";
 import { OnnxRuntime } from "./engines/onnxruntime";
 import { ClassifiedError } from "./failure";
@@ -94,7 +94,7 @@ export class Serving {
       for (const [component, spec] of Object.entries(specs))
         this.send({ type: "ModelProgress", id, component, phase: "compile", loaded_bytes: spec.bytes, total_bytes: spec.bytes });
       const audio = optimizations.gpu_audio ? optimizations.audio : null;
-      const model = await ServedModel.compile(runtime, graphs, generation, provider === "webnn", audio, optimizations.tuned[`${key}|log_mel`]);
+      const model = await ServedModel.compile(runtime, graphs, generation, provider === "webnn", audio, tunedVariant(optimizations.tuned, key));
       await arrived;
       await ahead;
       return { model, trial };

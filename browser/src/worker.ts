@@ -6,8 +6,9 @@ import { ClassifiedError, classify } from "./failure";
 import { decode, encode, type HostTensors } from "./frames";
 import { heapTold, isHeapMessage, type HeapMessage } from "./heap";
 import { Launch } from "./launch";
-import type { Console, ErrorClass, Reply, Request } from "./protocol";
+import type { Console, ErrorClass, ReleaseStored, Reply, Request } from "./protocol";
 import { Serving } from "./serving";
+import { release, share, use } from "./shared_files";
 import { workshop } from "./workshop";
 
 const send = (reply: Reply, tensors?: HostTensors) => {
@@ -36,7 +37,7 @@ function current(): Launch {
   return launch;
 }
 
-async function answer(request: Request, inputs: HostTensors): Promise<[Reply, HostTensors?]> {
+async function answer(request: Exclude<Request, ReleaseStored>, inputs: HostTensors): Promise<[Reply, HostTensors?]> {
   const { id } = request;
   switch (request.type) {
     case "Detect":
@@ -58,6 +59,8 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Sampled", id, ...(await current().sample(request.count)) }];
     case "Count":
       return [{ type: "Counted", id, nodes: await current().count() }];
+    case "TimeNodes":
+      return [{ type: "Facts", id, facts: { ...(await current().timeNodes()) } }];
     case "Inspect":
       return [{ type: "Facts", id, facts: current().facts() }];
     case "Prepare":
@@ -75,6 +78,11 @@ async function answer(request: Request, inputs: HostTensors): Promise<[Reply, Ho
       return [{ type: "Done", id }];
     case "Echo":
       return [{ type: "Done", id }, inputs];
+    case "ShareFiles":
+      return [{ type: "Facts", id, facts: { reason: await share([request.to_page, request.from_page]) } }];
+    case "UseFiles":
+      use(request.found);
+      return [{ type: "Done", id }];
     case "CancelRequest":
       serving.cancel(request);
       return [{ type: "Done", id }];
@@ -105,6 +113,7 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
 
 async function handle(frame: string | ArrayBuffer): Promise<void> {
   const { request, tensors } = decode(frame);
+  if (request.type === "ReleaseStored") return release(request.stored_at); // for each large reply: an answer would be one too many
   const work = () => answer(request, tensors);
   try {
     send(...(await (launch && request.type !== "LoseDevice" ? launch.guarded(work) : work())));
@@ -114,8 +123,8 @@ async function handle(frame: string | ArrayBuffer): Promise<void> {
   }
 }
 
-// These do not wait behind what they end.
-const AT_ONCE: readonly Request["type"][] = ["CancelRequest", "LoseDevice", "LoseModelDevice"];
+// These do not wait behind what they end, or have nothing to do with it.
+const AT_ONCE: readonly Request["type"][] = ["CancelRequest", "LoseDevice", "LoseModelDevice", "Detect", "ShareFiles", "UseFiles", "ReleaseStored"];
 
 self.onmessage = ({ data }: MessageEvent<string | ArrayBuffer | HeapMessage>) => {
   if (isHeapMessage(data)) return heapTold(data);

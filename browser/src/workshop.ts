@@ -5,7 +5,7 @@ import { compileAll } from "./audio/kernels";
 import { recordingsOf } from "./audio/recordings";
 import { nowNs } from "./clock";
 import { openGpu } from "./devices";
-import type { HostTensor, HostTensors } from "./frames";
+import { elementBytes, elements, view, type HostTensor, type HostTensors } from "./frames";
 import { evict } from "./keep";
 import type { AudioFeatures, CompileKernels, Evict, Reply, SampleTimes, TryReadback, Tune } from "./protocol";
 import { Reader, tryReadback, type Readback } from "./wake";
@@ -25,8 +25,10 @@ function device(): Promise<{ gpu: GPUDevice; readback: Readback; key: string }> 
 export async function workshop(request: AudioFeatures | CompileKernels | TryReadback | Tune | Evict, tensors: HostTensors): Promise<[Reply, HostTensors?]> {
   const { id } = request;
   switch (request.type) {
-    case "CompileKernels":
-      return [{ type: "Facts", id, facts: { kernels: await compileAll((await device()).gpu) } }];
+    case "CompileKernels": {
+      const { gpu } = await device();
+      return [{ type: "Facts", id, facts: { kernels: await compileAll(gpu), features: [...gpu.features].sort() } }];
+    }
     case "TryReadback":
       return [{ type: "Facts", id, facts: { ...(await tryReadback((await device()).gpu, request.rounds)) } }];
     case "Tune":
@@ -43,10 +45,10 @@ export async function workshop(request: AudioFeatures | CompileKernels | TryRead
 type Made = { samples: SampleTimes[]; features: HostTensor };
 
 /** Each time ends when the features are complete on the GPU, as far as a page can see it: when 4 bytes of them are read. */
-async function onGpu({ audio, sample_rate, threads, repeats, crops }: AudioFeatures, tensors: HostTensors): Promise<Made> {
+async function onGpu({ audio, sample_rate, threads, subgroups, dtype, repeats, crops }: AudioFeatures, tensors: HostTensors): Promise<Made> {
   const { gpu, readback } = await device();
   const recordings = recordingsOf(tensors, sample_rate);
-  const frontEnd = await GpuFrontEnd.create(gpu, audio, threads);
+  const frontEnd = await GpuFrontEnd.create(gpu, audio, { threads, subgroups }, dtype);
   const reader = new Reader(gpu, readback);
   try {
     const samples: SampleTimes[] = [];
@@ -58,8 +60,9 @@ async function onGpu({ audio, sample_rate, threads, repeats, crops }: AudioFeatu
       samples.push({ total_ns: nowNs() - start, token_ns: [] });
     }
     const { buffer, shape } = made!;
-    const [bytes] = await reader.read([{ buffer, bytes: 4 * shape.reduce((product, size) => product * size) }]);
-    return { samples, features: { dtype: "float32", shape, data: new Float32Array(bytes!) } };
+    const size = elementBytes(dtype) * elements(shape);
+    const [bytes] = await reader.read([{ buffer, bytes: Math.ceil(size / 4) * 4 }]);
+    return { samples, features: view(dtype, shape, bytes!.slice(0, size)) };
   } finally {
     frontEnd.destroy();
     reader.destroy();

@@ -128,6 +128,22 @@ def bench(
     phase_limit_s: Annotated[
         float | None, typer.Option("--phase-limit-s", help="Seconds after which any phase of a launch counts as hung.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Models prepared at a time (by default half as many as there are cores, and as the memory lasts)."),
+    ] = None,
+    prepare_only: Annotated[
+        bool,
+        typer.Option(
+            "--prepare-only", help="Prepare the models and launch nothing: a later run of the same then starts at once."
+        ),
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Time for all of it, preparation included: no launch begins that would end later; --resume goes on another time."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure models on every platform of this machine and write the report.
@@ -166,11 +182,24 @@ def bench(
         overlap_imports=overlap_imports,
         simulate=simulate,
     )
+    if prepare_only and minutes is not None:
+        raise UserError("--prepare-only launches nothing, and preparation has no limit of time: leave --minutes out.")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs} makes no sense: give 1 or more.")
     if plan:
         console.show_plan(request, store, as_json=as_json)
+    elif prepare_only:
+        console.prepare_only(request, jobs=jobs, as_json=as_json)
     else:
         console.bench(
-            request, store, report or store.with_suffix(".html"), resume=resume, phase_limit_s=phase_limit_s, as_json=as_json
+            request,
+            store,
+            report or store.with_suffix(".html"),
+            resume=resume,
+            phase_limit_s=phase_limit_s,
+            as_json=as_json,
+            jobs=jobs,
+            minutes=minutes,
         )
 
 
@@ -608,6 +637,7 @@ def serve(
     context: Annotated[
         int | None, typer.Option(help="Tokens of prompt and answer together (the model's, at most 4096).")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Answers at a time, 1 to 8, each with a cache of the whole context.")] = 1,
     browser: Annotated[str, typer.Option(help="A key of 'browsers', a path, or auto.")] = "auto",
     adapter: Annotated[str, typer.Option(help="auto, or software: no GPU.")] = "auto",
     host: Annotated[str, typer.Option(help="Another address than loopback needs a token.")] = "127.0.0.1",
@@ -637,6 +667,7 @@ def serve(
         key_bits=key_bits,
         value_bits=value_bits,
         context=context,
+        batch=batch,
         browser=browser,
         adapter=adapter,
         size=size,

@@ -106,6 +106,78 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(bench, tmp_path: Path) 
     assert 1 <= len(rows) < 100 and {row["status"] for row in rows} == {"ok"}
 
 
+def counts(store: Path) -> dict[str, int]:
+    """Launches by cell."""
+    rows = queries.launches(store)
+    return {label: sum(row["label"] == label for row in rows) for label in ("cpu · onnxruntime", "openvino")}
+
+
+def test_when_the_time_is_over_the_launches_stop_evenly(bench, tmp_path: Path) -> None:
+    """Status 0, a report of what is done, cells that differ by one launch at most, and --resume does the rest in the same campaign."""
+    store = tmp_path / "a.duckdb"
+    finish(bench("--prepare-only"))
+    _, err = finish(bench("--launches", "40", "--minutes", "0.25"))
+    words = " ".join(err.split())
+    assert "The 0.25 minutes are over" in words and "--resume goes on" in words
+    done = counts(store)
+    assert 1 <= sum(done.values()) < 80 and max(done.values()) - min(done.values()) <= 1
+    assert (tmp_path / "a.html").exists()
+    assert [row["status"] for row in queries.campaigns(store)] == ["unfinished"]
+    finish(bench("--launches", "40", "--minutes", "0.1", "--resume"))
+    more = counts(store)
+    assert sum(more.values()) > sum(done.values()) and max(more.values()) - min(more.values()) <= 1
+    assert len(queries.campaigns(store)) == 1
+    assert len({(row["label"], row["launch_index"]) for row in queries.launches(store)}) == sum(more.values())
+
+
+def test_no_launch_begins_that_would_end_too_late(tmp_path: Path, cache: Path) -> None:
+    """By what is known of such launches; without a limit they all run."""
+    from ipfs_accelerate_py.campaign.estimate import duration_row, expected_s
+    from ipfs_accelerate_py.campaign.plan import Request, make_plan, probe_target
+    from ipfs_accelerate_py.campaign.run import Observer, run_campaign
+    from ipfs_accelerate_py.store.writer import Store
+
+    request = Request(models=("bert",), sizes=("tiny",), platforms=("openvino",), launches=1, quick=True)
+    plan = make_plan(request, {"openvino": probe_target("openvino", simulate=False)})
+    (spec,) = plan.specs.values()
+    past = [duration_row(spec, seconds) for seconds in (900.0, 1000.0, 1100.0)]
+    assert expected_s(spec, past) == 1000 and expected_s(spec, ()) is None
+    left: list[int] = []
+    store = Store.create_or_open(tmp_path / "b.duckdb")
+    run_campaign(plan, store, cache / "models", observer=Observer(stopped=left.append), command="", budget_s=600, past=past)
+    assert left == [1] and not queries.launches(tmp_path / "b.duckdb")
+    run_campaign(plan, store, cache / "models", observer=Observer(stopped=left.append), command="", resume=True, past=past)
+    assert left == [1] and [row["status"] for row in queries.launches(tmp_path / "b.duckdb")] == ["ok"]
+
+
+def test_preparing_alone_launches_nothing_and_is_found_again(bench, tmp_path: Path, cache: Path) -> None:
+    """The folders are there, no store is; the second time there is nothing to do; --minutes makes no sense with it."""
+    cells = [
+        "--models",
+        "vit",
+        "--size",
+        "tiny",
+        "--platforms",
+        "cpu",
+        "--engines",
+        "onnxruntime",
+        "--batch-sizes",
+        "1,3",
+        "--quick",
+    ]
+    out, err = finish(bench("--prepare-only", "--jobs", "2", "--json", cells=cells))
+    answer = json.loads(out)
+    assert answer["made"] == 2 and answer["found"] == 0 and not answer["not_prepared"]
+    assert all((Path(folder) / "model.onnx").is_file() for folder in answer["folders"].values())
+    assert not (tmp_path / "a.duckdb").exists()
+    out, err = finish(bench("--prepare-only", "--json", cells=cells))
+    assert json.loads(out) == {**answer, "made": 0, "found": 2}
+    assert "2 were ready" in " ".join(err.split())
+    refused = bench("--prepare-only", "--minutes", "1", cells=cells)
+    _, err = refused.communicate(timeout=60)
+    assert refused.returncode == 2 and "leave --minutes out" in " ".join(err.split())
+
+
 def test_training_and_imports_ahead(bench, tmp_path: Path) -> None:
     """Torch alone needs no ONNX file; training is a cell of its own; launches that imported ahead say so and have no start."""
     cells = ["--models", "vit", "--size", "tiny", "--platforms", "cpu", "--engines", "torch", "--quick"]

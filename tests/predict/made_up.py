@@ -47,7 +47,7 @@ def world(devices: int = 4, noise: float = 0.03, seed: int = 0, probed: bool = T
     evidence = Evidence([], {}, {}, Counter())
     for number in range(devices):
         key, own = device(number), ceilings(1 + number)
-        costs = Costs(1.5 * math.exp(generator.normal(0, 0.05)), 1.5, 2e-6, 1e-4)
+        costs = Costs.plain(1.5 * math.exp(generator.normal(0, 0.05)), 1.5, 2e-6, 1e-4)
         evidence.machines[key.machine] = {"cpu_model": f"processor {number}", "logical_cpus": 4, "gpus": None}
         if probed:
             evidence.probes[key.text] = own

@@ -81,7 +81,7 @@ def test_a_new_device_is_predicted_from_its_probe(fitted: Fitted) -> None:
     from ipfs_accelerate_py.predict.fitting import Costs, terms
 
     law = 1000 * terms(count(describe("vit", "base")), ceilings(2.5), "onnxruntime", "float32")["total"].seconds(
-        Costs(1.5, 1.5, 2e-6, 1e-4)
+        Costs.plain(1.5, 1.5, 2e-6, 1e-4)
     )
     assert found.latency_ms.value == pytest.approx(law, rel=0.2)
     assert found.latency_ms.low < law < found.latency_ms.high
@@ -235,12 +235,13 @@ def test_candidates_say_how_they_are_known(fitted: Fitted) -> None:
 
 def test_a_probe_changes_the_start_of_a_fit() -> None:
     """The cost of a kernel and of an execution are the probe's where the launches do not say otherwise."""
-    from ipfs_accelerate_py.predict.kinds import DEFAULTS, with_probe
+    from ipfs_accelerate_py.predict.kinds import DEFAULTS, prior_of
 
     prior = DEFAULTS["onnxruntime@cpu"]
     probed = Ceilings("probe", "x", {"float32": ((1.0, 1e9),)}, ((1.0, 1e9),), 7e-6, 3e-3)
-    assert (with_probe(prior, probed).kernel_s, with_probe(prior, probed).execution_s) == (7e-6, 3e-3)
-    assert with_probe(prior, replace(probed, source="datasheet")) == prior
+    found = prior_of({}, "onnxruntime@cpu", probed)
+    assert (found.kernel_s, found.execution_s) == (7e-6, 3e-3)
+    assert prior_of({}, "onnxruntime@cpu", replace(probed, source="datasheet")) == prior
 
 
 def test_a_probe_that_ran_beside_other_work_is_left_out_and_counted() -> None:

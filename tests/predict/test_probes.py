@@ -16,6 +16,7 @@ from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.platforms.base import Unavailable
 from ipfs_accelerate_py.predict.ceilings import from_probe
 from ipfs_accelerate_py.predict.probes import calibrate as calibration
+from ipfs_accelerate_py.predict.probes import timing
 from ipfs_accelerate_py.predict.probes.onnx_folder import write
 from ipfs_accelerate_py.predict.probes.plan import EMPTY, Chain, evaluate
 from ipfs_accelerate_py.spec import Target
@@ -42,6 +43,19 @@ def test_a_chain_that_costs_nothing_says_nothing() -> None:
     """No rate is made of a difference of 0 or less."""
     times = {EMPTY: [1_000_000], SMALL[2]: [1_000_000], SMALL[3]: [900_000]}
     assert [row["kind"] for row in evaluate(times)] == ["execution"]
+
+
+def test_copies_are_rates_that_ceilings_keep() -> None:
+    """Both ways between two buffers of this machine's memory: rates that memory can have, which the ceilings of a probe have too."""
+    torch = pytest.importorskip("torch")
+    rows = timing.copies(torch, "cpu", 2**22)
+    assert [row["kind"] for row in rows] == ["copy_to_device", "copy_from_device"]
+    assert all(
+        1e7 < row["value"] < 1e12 and row["value"] == pytest.approx(2**22 / (min(row["samples_ns"]) * 1e-9)) for row in rows
+    )
+    others = [{"kind": kind, "precision": "float32", "size": 1e6, "value": 1e9} for kind in ("matmul", "bandwidth")]
+    found = from_probe([*others, *rows], "x")
+    assert found is not None and (found.copy_to_device, found.copy_from_device) == (rows[0]["value"], rows[1]["value"])
 
 
 def test_a_chain_is_the_product_of_its_weights(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.predict import Interval, Prediction
+from ipfs_accelerate_py.predict.ceilings import Ceilings
 from ipfs_accelerate_py.recommend.places import Place
 
 
@@ -25,6 +26,10 @@ class KnownTimes:
 
     def others(self) -> list[Place]:
         return list(self.elsewhere)
+
+    def ceilings(self, place: Place) -> Ceilings:
+        """A probed device whose memory moves 10 GB/s."""
+        return Ceilings("probe", place.label, {"float32": ((1.0, 1e11),)}, ((1.0, 1e10),))
 
     def predict(self, description: Any, **where: Any) -> Prediction:
         key = next((name for name in (where.get("browser"), where["engine"], where["platform"]) if name in self.ms), None)

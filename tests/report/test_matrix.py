@@ -18,7 +18,7 @@ from ipfs_accelerate_py.errors import UserError
 from ipfs_accelerate_py.platforms.base import Coverage
 from ipfs_accelerate_py.report.browser_support import SWITCHES, effects, support
 from ipfs_accelerate_py.report.matrix import Column, Matrix, make_matrix, read_matrix
-from ipfs_accelerate_py.report.matrix_sections import sections
+from ipfs_accelerate_py.report.matrix_sections import coverage_text, sections
 from ipfs_accelerate_py.report.rating import NOT_MEASURED, SOFTWARE, Rated, device_class
 from ipfs_accelerate_py.spec import PLATFORMS
 from ipfs_accelerate_py.store.exchange import export, import_
@@ -68,6 +68,7 @@ def row(platform: str, median_ms: float | None = 10.0, **changes: Any) -> dict[s
         "browser_version": None,
         "threads": None,
         "time_share": None,
+        "time_unknown": None,
     } | changes
     values.setdefault(
         "workload_hash", "-".join(str(values[name]) for name in ("model_class", "precision", "batch_size", "mode"))
@@ -118,6 +119,26 @@ def test_what_is_limited_however_fast(changes: dict, reason: str) -> None:
     """Coverage below 100 %, never rounded up to it, and software adapters."""
     found = cell(make_matrix([row("webgpu", 1.0, browser="firefox", **changes)]), "webgpu", "firefox")
     assert found.rating == "Limited" and reason in " ".join(found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "100 % of nodes and of time"),
+        ({"time_share": 1.0}, "100 % of nodes, 100 % of time"),
+        ({"coverage_share": 0.75, "time_share": 0.9996}, "75 % of nodes, 99.9 % of time"),
+        ({"coverage_share": 0.75, "time_unknown": "no clock"}, "75 % of nodes; time: no clock"),
+        ({"coverage_share": 0.75}, "75 % of nodes; time: not measured"),
+        ({"coverage_share": None}, "not known"),
+        ({"coverage_share": None, "engine": "torch"}, "torch has one provider"),
+    ],
+)
+def test_coverage_is_of_nodes_and_of_time_or_says_why_not(changes: dict, text: str) -> None:
+    """Of the time too where no other provider ran any node; never rounded up to 100 %."""
+    (found,) = make_matrix([row("webgpu", 1.0, **changes)]).rows()
+    assert coverage_text(found.rated, found.engine) == text
+    if changes.get("time_share", 1) < 1:
+        assert any("of the nodes, 99.9 % of their time" in reason for reason in found.rated.reasons)
 
 
 def test_a_launch_that_was_lost_limits() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,56 +34,42 @@ def decoder() -> LlamaForCausalLM:
 class TorchEngine:
     """``gate`` is waited for before each answer's first token and ``step`` is called before every token: a test decides what happens when.
 
-    Noise depends on seed and position alone, so an answer that goes on elsewhere is the same one.
+    Noise depends on seed and position alone, so an answer that goes on elsewhere is the same one. ``running`` is set while any answer is
+    generated; ``most_running`` at a time were.
     """
 
-    def __init__(self, context_length: int = 8192, end_tokens: Sequence[int] = ()) -> None:
+    def __init__(self, context_length: int = 8192, end_tokens: Sequence[int] = (), slots: int = 1) -> None:
         self.context_length = context_length
-        self.finish_reason: str | None = None
-        self.reused_tokens = 0
+        self.slots = slots
         self.restarts = 0
         self.end_tokens = tuple(end_tokens)
         self.gate = threading.Event()
         self.gate.set()
         self.step: Callable[[int], None] = lambda position: None
-        self.running = threading.Event()  # an answer is being generated
+        self.running = threading.Event()
+        self.most_running = 0
         self.served: list[tuple[int, ...]] = []
-        self._model = decoder()
-        self._cancelled = threading.Event()
+        self.model = decoder()
+        self._lock = threading.Lock()
+        self._answers = 0
 
     def generate(
         self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, on_restart: Callable[[str, int], None]
-    ) -> Generator[Token, None, None]:
-        self.finish_reason = None
-        self._cancelled.clear()
-        self.served.append(tuple(prompt))
-        self.running.set()
-        try:
-            if not self.gate.wait(60):
-                raise LaunchError("timeout", "the test's gate stayed closed")
-            past, ids = None, list(prompt)
-            for count in range(max_new_tokens):
-                if self._cancelled.is_set():
-                    self.finish_reason = "cancelled"
-                    return
-                self.step(len(prompt) + count)
-                with torch.inference_mode():
-                    outputs = self._model(torch.tensor([ids]), past_key_values=past, use_cache=True)
-                past, logits = outputs.past_key_values, outputs.logits[0, -1].double().numpy()
-                token = choose(logits, sampling, len(prompt) + count)
-                ids = [token]
-                logprob = float(logits[token] - np.logaddexp.reduce(logits)) if sampling.logprobs else None
-                if token in self.end_tokens:
-                    self.finish_reason = "stop"
-                yield Token(token, logprob)
-                if self.finish_reason:
-                    return
-            self.finish_reason = "length"
-        finally:
-            self.running.clear()
+    ) -> TorchAnswer:
+        return TorchAnswer(self, prompt, max_new_tokens, sampling)
 
-    def cancel(self) -> None:
-        self._cancelled.set()
+    def began(self, prompt: Sequence[int]) -> None:
+        with self._lock:
+            self.served.append(tuple(prompt))
+            self._answers += 1
+            self.most_running = max(self.most_running, self._answers)
+            self.running.set()
+
+    def ended(self) -> None:
+        with self._lock:
+            self._answers -= 1
+            if self._answers == 0:
+                self.running.clear()
 
     def cache_facts(self) -> dict[str, Any]:
         return {"key_bits": 32, "value_bits": 32}
@@ -93,6 +79,51 @@ class TorchEngine:
 
     def close(self) -> None:
         pass
+
+
+class TorchAnswer:
+    def __init__(self, engine: TorchEngine, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling) -> None:
+        self.finish_reason: str | None = None
+        self.reused_tokens = 0
+        self._cancelled = threading.Event()
+        self._tokens = self._generate(engine, prompt, max_new_tokens, sampling)
+
+    def __iter__(self) -> Iterator[Token]:
+        return self._tokens
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def close(self) -> None:
+        self._tokens.close()
+
+    def _generate(
+        self, engine: TorchEngine, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling
+    ) -> Generator[Token, None, None]:
+        engine.began(prompt)
+        try:
+            if not engine.gate.wait(60):
+                raise LaunchError("timeout", "the test's gate stayed closed")
+            past, ids = None, list(prompt)
+            for count in range(max_new_tokens):
+                if self._cancelled.is_set():
+                    self.finish_reason = "cancelled"
+                    return
+                engine.step(len(prompt) + count)
+                with torch.inference_mode():
+                    outputs = engine.model(torch.tensor([ids]), past_key_values=past, use_cache=True)
+                past, logits = outputs.past_key_values, outputs.logits[0, -1].double().numpy()
+                token = choose(logits, sampling, len(prompt) + count)
+                ids = [token]
+                logprob = float(logits[token] - np.logaddexp.reduce(logits)) if sampling.logprobs else None
+                if token in engine.end_tokens:
+                    self.finish_reason = "stop"
+                yield Token(token, logprob)
+                if self.finish_reason:
+                    return
+            self.finish_reason = "length"
+        finally:
+            engine.ended()
 
 
 def choose(logits: np.ndarray, sampling: Sampling, position: int) -> int:

@@ -16,6 +16,7 @@ from ipfs_accelerate_py.models.export import describe
 from ipfs_accelerate_py.models.prepared import Manifest
 from ipfs_accelerate_py.platforms.base import OpenOptions
 from ipfs_accelerate_py.web.page_session import PageSession
+from ipfs_accelerate_py.web.web_model import importing
 
 
 @pytest.fixture
@@ -66,7 +67,12 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..
     """ONNX files of the platform's models come from where the other tests' are, so that none is exported twice; what starts remember
     goes to a folder of this session, or of the test that names one."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("ipfs_accelerate_py.web.web_model.cache_folder", lambda: prepared("bert").parents[1])
+
+    def folder_of_graphs() -> Path:
+        with importing:  # a platform that loads imports the same meanwhile
+            return prepared("bert").parents[1]
+
+    patch.setattr("ipfs_accelerate_py.web.web_model.cache_folder", folder_of_graphs)
     remembered = tmp_path_factory.mktemp("remembered")
     for module in ("chunks", "measured_effects", "profiles", "remembered"):
         patch.setattr(

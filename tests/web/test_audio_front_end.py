@@ -76,10 +76,13 @@ def whisper_features(spec: protocol.AudioSpec, rows: list[np.ndarray]) -> np.nda
 
 
 def test_every_kernel_compiles(page: Page):
-    """All kernels in all workgroup sizes pass the browser's own compiler (Tint in Chromium, Naga in Firefox)."""
+    """All kernels in all variants that the adapter has the features for pass the browser's own compiler (Tint in Chromium, Naga in
+    Firefox)."""
     reply, _ = page.ask(protocol.CompileKernels(), protocol.Facts, "compiling", LIMIT_S)
-    kernels = reply.facts["kernels"]
-    assert len(kernels) == 6 * 4 + 3 * 4  # four workgroup sizes each; the spectrogram at three window lengths
+    kernels, features = reply.facts["kernels"], reply.facts["features"]
+    half, subgroups = 1 + ("shader-f16" in features), 1 + ("subgroups" in features)
+    # four workgroup sizes each; the spectrogram at three window lengths; four of them write features
+    assert len(kernels) == 4 * (3 + 3 * half + 3 * half * subgroups)
     assert {name: error for name, error in kernels.items() if error} == {}
 
 
@@ -109,6 +112,44 @@ def test_every_workgroup_size_gives_the_same(page: Page, threads: int):
     """The size is a matter of speed alone."""
     spec = whisper_spec(1)
     assert_equal(features(page, spec, waves(15_000, 9_001), threads=threads), whisper_features(spec, waves(15_000, 9_001)))
+
+
+def features_of_adapter(page: Page) -> list[str]:
+    return page.ask(protocol.Detect(), protocol.Facts, "detection", LIMIT_S)[0].facts["webgpu"]["features"]
+
+
+def made_or_refused(
+    page: Page, feature: str, spec: protocol.AudioSpec, recordings: list[np.ndarray], **options: Any
+) -> np.ndarray:
+    """The features; where the adapter lacks what the variant needs, a skip after its refusal was seen."""
+    if feature in features_of_adapter(page):
+        return features(page, spec, recordings, **options)
+    with pytest.raises(LaunchError, match=f"needs {feature}, which the WebGPU adapter lacks") as raised:
+        features(page, spec, recordings, **options)
+    assert raised.value.error_class == "unsupported"
+    pytest.skip(f"{page.browser.name}'s adapter has no {feature}")
+
+
+@pytest.mark.parametrize("threads", [32, 64, 128, 256])
+def test_subgroups_give_the_same(page: Page, threads: int):
+    """The loudest value of a frame by subgroups is the one by atomics, bit by bit, in a batch of rows with other peaks."""
+    spec, recordings = whisper_spec(1), [0.01 * waves(15_000)[0], *waves(9_001, 7)]
+    found = made_or_refused(page, "subgroups", spec, recordings, threads=threads, subgroups=True)
+    assert np.array_equal(found, features(page, spec, recordings, threads=threads))
+
+
+@pytest.mark.parametrize("kind", ["whisper", "clap", "fusion", "wav2vec2"])
+def test_float16_features_are_the_rounded_ones(page: Page, kind: str):
+    """Each kind's last kernel writes float16, of an odd number of values too; the arithmetic before it stays float32."""
+    spec, recordings = {
+        "whisper": lambda: (whisper_spec(1), waves(15_000, 9_001)),
+        "clap": lambda: (clap_spec(), waves(20_001, rate=48_000)),
+        "fusion": lambda: (clap_spec(truncation="fusion"), waves(150_001, 30_000, rate=48_000)),
+        "wav2vec2": lambda: (replace(audio_spec("wav2vec2", config_of("wav2vec2")), row_step=0, samples=9_001), waves(9_001)),
+    }[kind]()
+    found = made_or_refused(page, "shader-f16", spec, recordings, dtype="float16")
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, features(page, spec, recordings), rtol=2**-10, atol=1e-6)
 
 
 def test_silence_is_finite(page: Page):
@@ -226,12 +267,13 @@ def test_tuning_stays_in_its_budget_and_says_what_it_tried(page: Page):
 
     tuned = ask(60_000)
     assert not tuned["cut_short"]
-    assert {int(size) for size in tuned["candidates_ns"]} == {32, 64, 128, 256}
+    ways = ("", " subgroups") if "subgroups" in features_of_adapter(page) else ("",)
+    assert set(tuned["candidates_ns"]) == {f"{size}{way}" for size in (32, 64, 128, 256) for way in ways}
     assert all(len(times) == 5 and min(times) > 0 for times in tuned["candidates_ns"].values())
-    assert str(tuned["threads"]) in tuned["candidates_ns"]
+    assert f"{tuned['threads']}{' subgroups' if tuned['subgroups'] else ''}" in tuned["candidates_ns"]
     hurried = ask(0)
     assert hurried["cut_short"]
-    assert hurried["threads"] == 64
+    assert (hurried["threads"], hurried["subgroups"]) == (64, False)
 
 
 def test_other_classes_have_no_front_end():

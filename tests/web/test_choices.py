@@ -167,7 +167,7 @@ def test_several_switches_at_once_say_nothing_of_one():
 
 
 def test_what_is_asked_for_goes_before_measurements_and_what_cannot_be_before_both():
-    """True stays on though it was slower; wasm has no shaders, bert no audio, float16 no front end, a fresh profile keeps nothing."""
+    """True stays on though it was slower; wasm has no shaders, bert no audio, a fresh profile keeps nothing."""
     fill(store_path(), Switches(precompilation=True), [100.0, 101.0], [300.0, 301.0])
     asked = Configuration(
         use_shader_precompilation=True,
@@ -181,9 +181,17 @@ def test_what_is_asked_for_goes_before_measurements_and_what_cannot_be_before_bo
     assert switches_of(found) == Switches(True, True, False, "woken", True)
     assert found["precompilation"].because == "asked for by use_shader_precompilation"
     assert chosen(asked, place=replace(place, platform="wasm")) == vars(Switches(keep=True))
-    for model, where in ((BERT, place), (WHISPER, replace(place, precision="float16"))):
-        assert chosen(asked, model, where)["gpu_audio"] is False
+    assert chosen(asked, BERT, place)["gpu_audio"] is False
     assert chosen(asked, place=HERE)["keep"] is False
+
+
+def test_float16_features_are_decided_by_no_measurement_of_float32_ones():
+    """What pays at float32 stays off at float16, unless it is asked for."""
+    fill(store_path(), Switches(gpu_audio=True), [100.0, 101.0, 102.0], [10.0, 11.0, 12.0])
+    half = replace(HERE, precision="float16")
+    assert chosen(Configuration())["gpu_audio"] is True
+    assert chosen(Configuration(), place=half)["gpu_audio"] is False
+    assert chosen(Configuration(use_compute_shaders=True), place=half)["gpu_audio"] is True
 
 
 def test_exports_of_the_reference_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -121,6 +121,56 @@ def test_int8_activations(page_of: Pages, key: str, bits: int):
     assert worst(found, exact) < 2e-2
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("key", "subgroups"), VARIANTS)
+def test_a_gate_leaves_int8_for_the_next_product(page_of: Pages, key: str, subgroups: bool, bits: int):
+    """silu(gate) * up of 83 rows as int8 in blocks of 32: steps, sums and rounded values of NumPy, and a second matrix takes them: its
+    product is that with the rounded values."""
+    rng, columns, rows = np.random.default_rng(1), 75, 83
+    x = rng.standard_normal(columns).astype(np.float32)
+    stored, weights = float_matrix("float32", 2 * rows, columns)
+    gate, up = weights[:rows] @ x, weights[rows:] @ x
+    expected = np.pad(gate / (1 + np.exp(-gate)) * up, (0, 128 - rows)).reshape(4, 32)
+    form = layout(32, columns, 1)
+    use = {"SWIGLU": 1, "PACKED_OUT": 1, "PACKED_ORDER": bits, "WHOLE": 1, "TILE": form["PADDED"]}
+    packed = matvec(
+        page_of(key),
+        stored,
+        form,
+        x,
+        subgroups,
+        use=use,
+        rows=rows,
+        workgroups=3,
+        more={"0.4": np.zeros((4, 12), np.uint32)},
+    )["0.4"].view(np.uint32)
+    blocks = packed.reshape(4, 12)
+    step, total = (np.ascontiguousarray(blocks[:, [word]]).view(np.float32) for word in (8, 9))
+    apart = {2: [0, 4, 8, 12], 4: [0, 2, 4, 6]}[bits]
+    firsts = {2: [i // 4 * 16 + i % 4 for i in range(8)], 4: [i // 2 * 8 + i % 2 for i in range(8)]}[bits]
+    values = np.zeros((4, 32))
+    for word, first in enumerate(firsts):
+        for byte, more in enumerate(apart):
+            values[:, first + more] = np.ascontiguousarray(blocks[:, word]).view(np.int8).reshape(4, 4)[:, byte]
+    np.testing.assert_allclose(step[:, 0], np.abs(expected).max(1) / 127, rtol=1e-4)
+    assert np.abs(values * step - expected).max() <= 0.51 * step.max()
+    np.testing.assert_allclose(total[:, 0], (values * step).sum(1), rtol=1e-4, atol=1e-4)
+    matrix = random_matrix(0, 37, rows, bits, 32)
+    form = layout(bits, rows, 32)
+    found = matvec(
+        page_of(key),
+        matrix,
+        form,
+        packed,
+        subgroups,
+        use={"INT8": 1, "PACKED_IN": 1, "WHOLE": 1, "TILE": form["PADDED"]},
+        rows=37,
+    )["0.4"]
+    rounded = (values * step).reshape(-1)[:rows]
+    assert worst(found, matrix.dequantize() @ rounded) < 1e-4
+    assert worst(found, matrix.dequantize() @ expected.reshape(-1)[:rows]) < 2e-2
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("key", BROWSERS)
 def test_a_float_matrix_times_a_vector(page_of: Pages, key: str, dtype: str):

@@ -68,6 +68,11 @@ def test_cheaper_arithmetic_stays_near(tmp_path: Path):
         assert model.metrics()["variant"]["activations"] == "int8"
     with opened("chromium", tmp_path / "model", prefill_arithmetic="int8") as model:
         assert 1e-4 < worst(model.logits(ids, path="prefill"), expected) < 0.15
+    with opened("firefox", tmp_path / "model", activations="int8", packed_down=True) as model:
+        assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 0.15
+        assert any("packed" in key for key in model.metrics()["shapes"])
+    with opened("firefox", tmp_path / "model", activations="planned") as model:  # of which nothing is known on this adapter
+        assert worst(model.logits(ids, path="decode"), expected) < 1e-3
     with pytest.raises(LaunchError, match="no subgroups of a known size") as raised:
         opened("firefox", tmp_path / "model", subgroups=True).close()
     assert raised.value.error_class == "unsupported"
@@ -79,9 +84,10 @@ def test_shapes_that_were_searched_are_remembered_and_taken(tmp_path: Path, monk
     monkeypatch.setenv("IPFS_ACCELERATE_CACHE", str(tmp_path / "cache"))
     folder, ids = tmp_path / "model", some_ids(12)
     expected = logits(save(build("llama"), folder, 4), ids)
-    with opened("chromium", folder) as model:
+    with opened("chromium", folder, activations="planned") as model:
         found = model.tune(budget_s=40)
         assert tuned_numbers(model.browser) == found["remembered"]
+    assert set(found["widths"].values()) <= {8, 32} and len(found["widths"]) >= 5  # each product was timed with both kinds
     tried = [product for product in found["products"] if product["shape"] is not None]
     assert tried and all(ns > 0 for product in found["products"] for ns in product["ns"])
     keys = {product["key"] for product in found["products"]}
@@ -93,6 +99,11 @@ def test_shapes_that_were_searched_are_remembered_and_taken(tmp_path: Path, monk
 
     with opened("chromium", folder, tuned=numbers(64, 32, 4)) as model:
         assert worst(model.logits(ids, path="decode"), expected) < 1e-3
+        assert {tuple(shape.values()) for shape in model.metrics()["shapes"].values()} == {(64, 32, 4)}
+    widths = {f"{found['adapter_key']}|{key} activations": 8 for key in found["widths"]}
+    with opened("chromium", folder, activations="planned", tuned=widths) as model:
+        assert all(" int8" in key for key in model.metrics()["shapes"])
+        assert 1e-4 < worst(model.logits(ids, path="decode"), expected) < 0.15
     with pytest.raises(LaunchError, match="matvec"):
         opened("chromium", folder, tuned=numbers(4096, 32, 1)).close()
 
@@ -348,6 +359,7 @@ def test_options_that_are_not_there_are_refused(tmp_path: Path):
         ({"key_bits": 5}, "key_bits must be one of 2, 3, 4, 8, 16, 32, not 5"),
         ({"context_length": 2000}, "from 1 to the model's 1024 positions, not 2000"),
         ({"activations": "int4"}, "Unknown kind of activations 'int4'"),
+        ({"packed_down": True}, "packed_down packs int8 activations: choose"),
         ({"prefill_tokens": 0}, "prefill_tokens must be at least 1"),
     ):
         with pytest.raises(UserError, match=told):

@@ -206,10 +206,13 @@ def test_a_second_start_remembers(product: Path):
 
 
 def test_tuning_is_remembered_for_the_adapter():
-    """The found size is kept under the live adapter's own name and the kernel's."""
+    """The found variant is kept under the live adapter's own name and the kernel's."""
     from ipfs_accelerate_py.web.remembered import tuned_numbers
     from ipfs_accelerate_py.web.tuning import tune_audio
 
     spec = audio_of("whisper", 1.0).spec
     found = tune_audio(require("chromium"), spec, seconds=1.0, budget_ms=1)
-    assert tuned_numbers(require("chromium")) == {f"{found['adapter_key']}|log_mel": found["threads"]}
+    assert tuned_numbers(require("chromium")) == {
+        f"{found['adapter_key']}|log_mel": found["threads"],
+        f"{found['adapter_key']}|log_mel_subgroups": int(found["subgroups"]),
+    }

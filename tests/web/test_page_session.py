@@ -6,15 +6,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import psutil
 import pytest
 from browser_family import ended, of_kind, suspend
+from onnx import TensorProto, helper, numpy_helper
 from product_model import INPUTS, WEIGHTS, require
 
 from ipfs_accelerate_py.errors import LaunchError
+from ipfs_accelerate_py.models.export import describe
+from ipfs_accelerate_py.models.prepared import Manifest
 from ipfs_accelerate_py.platforms.browser_platform import browser_facts
 from ipfs_accelerate_py.web.page_session import ENGINE_PROVIDERS, PageSession
 
@@ -156,6 +161,37 @@ def test_a_damaged_file_is_named(open_session: Opener, product: Path, name: str,
     with pytest.raises(LaunchError, match=rf"^{name} ") as raised:
         open_session("chromium", "wasm").timed_phases()
     assert raised.value.error_class == "load_failed"
+
+
+@pytest.fixture
+def greedy(product: Path) -> Path:
+    """The prepared folder with a graph that needs nearly 4 GiB for a moment, all that wasm can address."""
+    shape = numpy_helper.from_array(np.array([2**16, 2**14 - 4], np.int64), "shape")
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+            helper.make_node("Expand", ["s", "shape"], ["wide"]),
+            helper.make_node("ReduceMax", ["wide"], ["y"]),
+        ],
+        "greedy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])],
+        [shape],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), product / "model.onnx")
+    manifest = Manifest.read(product)
+    replace(manifest, graphs={"model": describe(product / "model.onnx")}).save(product)
+    return product
+
+
+def test_exhausted_memory_is_told_from_a_failed_inference(greedy: Path, open_session: Opener):
+    """The engine's own allocation fails; the page lives on and answers."""
+    session = open_session("chromium", "wasm")
+    session.timed_phases()
+    for _ in range(2):
+        with pytest.raises(LaunchError, match=r"(?i)alloc") as raised:
+            session.timed_first()
+        assert raised.value.error_class == "out_of_memory"
 
 
 def test_what_the_browser_lacks_is_unsupported(open_session: Opener):

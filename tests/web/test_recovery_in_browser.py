@@ -17,10 +17,11 @@ import pytest
 from browser_family import ended, of_kind, suspend
 from product_model import require
 
+from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.web.async_platform import AsyncUnifiedWebPlatform
 from ipfs_accelerate_py.web.errors import BrowserCompatibilityError, HardwareError, ModelError, ShardingError, WebRuntimeError
 from ipfs_accelerate_py.web.platform import UnifiedWebPlatform
-from ipfs_accelerate_py.web.protocol import DecodedToken, decode
+from ipfs_accelerate_py.web.protocol import DecodedToken, RunKernel, decode
 
 TINY = {"size": "tiny", "weights": "synthetic", "use_shader_precompilation": False}
 TEXT = {"text": "the ferry leaves at seven"}
@@ -96,11 +97,24 @@ def lose_device(platform: UnifiedWebPlatform) -> None:
     platform.runner.opened.served.lose_device()  # type: ignore[attr-defined]
 
 
+def hang_shader(platform: UnifiedWebPlatform) -> None:
+    """A kernel of some 10^14 steps: the GPU's process works on, and nothing behind it is answered."""
+    assert platform._host and platform._host.live
+    constants = {"COLUMNS": 2**30, "WORKGROUP": 64, "EPSILON": 1e-5, "SUMS": 1}
+    outputs = ("0.2",)
+    message = RunKernel(kernel="rms_norm", constants=constants, workgroups=(65535,), outputs=outputs, subgroups=False)
+    tensors = {f"0.{binding}": np.zeros(64, np.uint8) for binding in range(3)}
+    with pytest.raises(LaunchError, match="went over its limit"):
+        platform._host.live.page.bridge.request(message, tensors, timeout_s=2.0, phase="the endless kernel")
+    platform.timeout_s = 1.0
+
+
 FAULTS: list[tuple[str, str, Callable[[UnifiedWebPlatform], None], str]] = [
     ("browser killed", "wasm", kill_browser, "browser_crashed"),
     ("tab gone", "wasm", kill_kind("renderer"), "browser_crashed"),
     ("socket dropped", "wasm", drop_socket, "browser_crashed"),
     ("browser hangs", "wasm", stop_all, "timeout"),
+    ("shader hangs", "webgpu", hang_shader, "timeout"),
     ("device lost", "webgpu", lose_device, "device_lost"),
     ("GPU process crashed", "webgpu", kill_kind("gpu-process"), "gpu_process_crashed"),
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
-from decoder_models import build
+from decoder_models import build, save
 
+from ipfs_accelerate_py.web import configuration_rules
 from ipfs_accelerate_py.web.configuration import Finding, Validation
 from ipfs_accelerate_py.web.configuration_rules import validate
 from ipfs_accelerate_py.web.errors import ConfigurationError
@@ -49,6 +51,11 @@ CORRECTED: list[tuple[dict[str, Any], str, str, Any]] = [
     ({"workgroup_size": [32, 32, 1]}, "workgroup_limit", "workgroup_size", (256, 1, 1)),
     ({"error_recovery": "Retry"}, "recovery_mode", "error_recovery", "retry"),
     ({"threads": 0}, "threads", "threads", 1),
+    ({"max_pending": 0}, "max_pending", "max_pending", 1),
+    ({"max_new_tokens": -3}, "max_new_tokens", "max_new_tokens", 1),
+    ({"readback": "Woken"}, "readback", "readback", "woken"),
+    ({"adapter": "SOFTWARE"}, "adapter", "adapter", "software"),
+    ({"weights": "Synthetic"}, "weights", "weights", "synthetic"),
 ]
 
 
@@ -108,34 +115,67 @@ def test_a_number_may_be_written_as_text_and_nothing_means_the_default():
 
 
 def test_what_has_no_effect_is_a_warning():
-    """A workgroup size for this engine, a context for a model that does not generate: reported, and nothing is invalid."""
+    """A workgroup size for this engine, a context for a model that does not generate, the GPU's front end for one without audio:
+    reported, and nothing is invalid."""
     assert found({"workgroup_size": 64}, "workgroup_of_engine").severity == "warning"
     result = checked({"context_length": 100}, name="bert")
     assert [(finding.rule, finding.severity) for finding in result.errors] == [("not_generating", "warning")]
     assert result.valid
+    audio = checked({"use_compute_shaders": True}, name="bert")
+    assert [(finding.rule, finding.severity) for finding in audio.errors] == [("compute_shaders_of_model", "warning")]
 
 
-@pytest.mark.parametrize(
-    ("asked", "rule"),
-    [
-        ({"precision": "high"}, "precision"),
-        ({"precision": True}, "precision"),
-        ({"precision": {}}, "mixed_precision"),
-        ({"batch_size": "many"}, "batch_size"),
-        ({"batch_size": 2.5}, "batch_size"),
-        ({"use_kv_cache": "perhaps"}, "boolean"),
-        ({"memory_threshold_mb": -1}, "memory_threshold_mb"),
-        ({"memory_threshold_mb": float("nan")}, "memory_threshold_mb"),
-        ({"batch_size": float("inf")}, "batch_size"),
-        ({"batch_size": 10**400}, "batch_size"),
-        ({"workgroup_size": [0]}, "workgroup_size"),
-        ({"workgroup_size": "big"}, "workgroup_size"),
-        ({"error_recovery": "hope"}, "recovery_mode"),
-        ({"adapter": "quantum"}, "adapter"),
-        ({"weights": "heavy"}, "weights"),
-        ({"batchsize": 3}, "unknown_key"),
-    ],
-)
+def test_every_rule_has_a_test():
+    """The names under which the rules correct, refuse and warn are those that this file asks for."""
+    source = ast.parse(Path(configuration_rules.__file__).read_text())
+    calls = [node for node in ast.walk(source) if isinstance(node, ast.Call) and node.args]
+    called = [(getattr(call.func, "attr", getattr(call.func, "id", "")), call.args[0]) for call in calls]
+    makers = ("correct", "_uncorrectable", "Finding", "_word")
+    named = {name.value for what, name in called if what in makers and isinstance(name, ast.Constant)}
+    asked = {rule for _, rule, *_ in CORRECTED} | {rule for _, rule in REFUSED}
+    here = Path(__file__).read_text()
+    assert len(named) >= 20
+    assert [rule for rule in sorted(named - asked) if f'"{rule}"' not in here] == []
+    assert {
+        "batch_size",
+        "threads",
+        "max_pending",
+        "max_new_tokens",
+        "context_length",
+    } <= asked  # each number under its own name
+
+
+def test_a_folder_of_low_bits_runs_where_its_engine_does(tmp_path: Path):
+    """It has no float weights that another engine could take: the rule names the platform that would do."""
+    low_bit = tmp_path / "low"
+    save(build("llama"), low_bit, 4)
+    with pytest.raises(ConfigurationError, match="only the wgsl engine runs") as raised:
+        validate({}, lambda config: WebModel(str(low_bit), "text"), "wasm")
+    assert raised.value.details["rule"] == "platform_of_folder"
+    assert "webgpu" in raised.value.recovery_actions[0]
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"precision": "high"}, "precision"),
+    ({"precision": True}, "precision"),
+    ({"precision": {}}, "mixed_precision"),
+    ({"batch_size": "many"}, "batch_size"),
+    ({"batch_size": 2.5}, "batch_size"),
+    ({"use_kv_cache": "perhaps"}, "boolean"),
+    ({"memory_threshold_mb": -1}, "memory_threshold_mb"),
+    ({"memory_threshold_mb": float("nan")}, "memory_threshold_mb"),
+    ({"batch_size": float("inf")}, "batch_size"),
+    ({"batch_size": 10**400}, "batch_size"),
+    ({"workgroup_size": [0]}, "workgroup_size"),
+    ({"workgroup_size": "big"}, "workgroup_size"),
+    ({"error_recovery": "hope"}, "recovery_mode"),
+    ({"adapter": "quantum"}, "adapter"),
+    ({"weights": "heavy"}, "weights"),
+    ({"batchsize": 3}, "unknown_key"),
+]
+
+
+@pytest.mark.parametrize(("asked", "rule"), REFUSED)
 def test_what_cannot_be_corrected_is_refused_by_name(asked: dict[str, Any], rule: str):
     """A fatal ConfigurationError whose details name the rule."""
     with pytest.raises(ConfigurationError) as raised:

@@ -4,9 +4,10 @@ struct Parameters {
   stretch: u32, // values that one row of workgroups covers
 }
 
-@group(0) @binding(0) var<storage, read_write> features: array<f32>;
+@group(0) @binding(0) var<storage, read> spectrogram: array<f32>;
 @group(0) @binding(1) var<storage, read> peaks: array<u32>;
-@group(0) @binding(2) var<uniform> parameters: Parameters;
+@group(0) @binding(2) var<storage, read_write> features: array<$OUT>;
+@group(0) @binding(3) var<uniform> parameters: Parameters;
 
 @compute @workgroup_size($THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -17,5 +18,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let bits = peaks[id.z];
   let peak = bitcast<f32>(select(~bits, bits & 0x7fffffffu, bits >= 0x80000000u));
   let at = id.z * parameters.row_stride + index;
-  features[at] = (max(features[at], peak - 8.0) + 4.0) / 4.0;
+  features[at] = $OUT((max(spectrogram[at], peak - 8.0) + 4.0) / 4.0);
 }

@@ -9,7 +9,7 @@ struct Parameters {
 }
 
 @group(0) @binding(0) var<storage, read> spectrogram: array<f32>;
-@group(0) @binding(1) var<storage, read_write> features: array<f32>;
+@group(0) @binding(1) var<storage, read_write> features: array<$OUT>;
 @group(0) @binding(2) var<uniform> parameters: Parameters;
 
 @compute @workgroup_size($THREADS)
@@ -30,5 +30,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   } else {
     value = spectrogram[(parameters.crops[id.y - 1u] + frame) * parameters.mels + mel];
   }
-  features[parameters.first_output + id.y * size + id.x] = value;
+  features[parameters.first_output + id.y * size + id.x] = $OUT(value);
 }

@@ -20,7 +20,7 @@ struct Parameters {
 @group(0) @binding(2) var<storage, read> table: array<vec2f>; // HALF roots of unity, HALF + 1 of twice the order, HALF pairs of the window
 @group(0) @binding(3) var<storage, read> filters: array<vec4u>; // of each mel filter: first bin, bins, first weight
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read_write> features: array<f32>;
+@group(0) @binding(5) var<storage, read_write> features: array<$OUT>;
 @group(0) @binding(6) var<storage, read_write> peaks: array<atomic<u32>>; // of each row, ordered as in `ordered`
 @group(0) @binding(7) var<uniform> parameters: Parameters;
 
@@ -69,6 +69,7 @@ $PASSES
     power[bin] = dot(value, value);
   }
   workgroupBarrier();
+  var loudest = 0u; // below every number that there is
   let output = parameters.first_output + group.y * parameters.row_stride + frame * parameters.frame_stride;
   for (var mel = thread; mel < parameters.mels; mel += THREADS) {
     let filter_ = filters[mel];
@@ -77,9 +78,10 @@ $PASSES
       sum += weights[filter_.z + bin] * power[filter_.x + bin];
     }
     let value = parameters.scale * 0.30102999566 * log2(max(sum, 1e-10));
-    features[output + mel * parameters.mel_stride] = value;
-    atomicMax(&peak, ordered(value));
+    features[output + mel * parameters.mel_stride] = $OUT(value);
+    loudest = max(loudest, ordered(value));
   }
+  $PEAK
   workgroupBarrier();
   if (thread == 0u) {
     atomicMax(&peaks[group.y], atomicLoad(&peak));

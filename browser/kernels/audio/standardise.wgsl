@@ -8,7 +8,7 @@ struct Parameters {
 @group(0) @binding(0) var<storage, read> waves: array<f32>;
 @group(0) @binding(1) var<storage, read> rows: array<vec4u>; // of each row: first sample, samples, unused, its wave
 @group(0) @binding(2) var<storage, read> moments: array<vec2f>;
-@group(0) @binding(3) var<storage, read_write> values: array<f32>;
+@group(0) @binding(3) var<storage, read_write> values: array<$OUT>;
 @group(0) @binding(4) var<uniform> parameters: Parameters;
 
 @compute @workgroup_size($THREADS)
@@ -26,5 +26,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       value = (value - moment.x) * moment.y;
     }
   }
-  values[id.z * parameters.samples + index] = value;
+  values[id.z * parameters.samples + index] = $OUT(value);
 }

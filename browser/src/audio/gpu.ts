@@ -1,14 +1,31 @@
 // The audio front end on the GPU: PCM goes up once, the model's input stays there as a buffer.
 import { ClassifiedError } from "../failure";
-import type { AudioSpec } from "../protocol";
+import { elementBytes, type HostTensor } from "../frames";
+import type { AudioSpec, GraphSpec } from "../protocol";
 import { roots } from "./fft";
 import { hann, melFilters, resampledLength, resampler } from "./filters";
-import { DEFAULT_THREADS, pipeline, STRETCH, type KernelName } from "./kernels";
+import { DEFAULT, pipeline, STRETCH, type KernelName } from "./kernels";
 import { cropStarts, featureShape, filled, frameCount, MIDDLE_CROPS, rowsOf, type Recordings, type Row } from "./recordings";
+
+export type FeatureType = "float32" | "float16";
 
 export interface Features {
   buffer: GPUBuffer;
   shape: number[];
+  dtype: FeatureType;
+}
+
+/** What the graphs take the front end's features as. */
+export function featureType(graphs: readonly GraphSpec[], { input }: AudioSpec): FeatureType {
+  const taken = graphs.flatMap(({ inputs }) => inputs).find(({ name }) => name === input)?.dtype;
+  if (taken !== "float32" && taken !== "float16")
+    throw new ClassifiedError("unsupported", `The audio front end makes float32 or float16, and the graph takes ${taken ?? "nothing"} as ${input}.`);
+  return taken;
+}
+
+/** Features as an input of a model on the same device. */
+export function onDevice({ buffer, shape, dtype }: Features): HostTensor {
+  return { dtype, shape, data: new Float32Array(0), gpu: buffer };
 }
 
 const MOST_GROUPS = 65535; // of one dimension of a dispatch
@@ -22,20 +39,26 @@ export class GpuFrontEnd {
     private readonly device: GPUDevice,
     private readonly spec: AudioSpec,
     private readonly threads: number,
+    private readonly dtype: FeatureType,
     private readonly pipelines: Partial<Record<KernelName, GPUComputePipeline>>,
     private readonly constants: { table: GPUBuffer; filters: GPUBuffer; weights: GPUBuffer } | null,
   ) {}
 
   /** Compiles what this front end needs, all kernels at once; `rates` other than the model's need the resampling kernel. */
-  static async create(device: GPUDevice, spec: AudioSpec, threads = DEFAULT_THREADS): Promise<GpuFrontEnd> {
+  static async create(device: GPUDevice, spec: AudioSpec, variant = DEFAULT, dtype: FeatureType = "float32"): Promise<GpuFrontEnd> {
+    const needed = [...(dtype === "float16" ? ["shader-f16"] : []), ...(variant.subgroups ? ["subgroups"] : [])];
+    const lacking = needed.find((feature) => !device.features.has(feature));
+    if (lacking) throw new ClassifiedError("unsupported", `This audio front end needs ${lacking}, which the WebGPU adapter lacks.`);
     const names: KernelName[] = ["resample"];
     if (spec.kind === "waveform") names.push("standardise", "scatter", "gather");
     else names.push("log_mel");
     if (spec.kind === "whisper") names.push("clamp");
     if (spec.fusion) names.push("fuse");
-    const made = await Promise.all(names.map(async (name) => [name, await pipeline(device, name, threads, spec.window)] as const));
+    const last = spec.kind === "waveform" ? "standardise" : spec.kind === "whisper" ? "clamp" : spec.fusion ? "fuse" : "log_mel";
+    const half = (name: KernelName) => dtype === "float16" && name === last;
+    const made = await Promise.all(names.map(async (name) => [name, await pipeline(device, name, variant, spec.window, half(name))] as const));
     const constants = spec.kind === "waveform" ? null : spectrogramConstants(device, spec);
-    return new GpuFrontEnd(device, spec, threads, Object.fromEntries(made), constants);
+    return new GpuFrontEnd(device, spec, variant.threads, dtype, Object.fromEntries(made), constants);
   }
 
   /** The model's input for these recordings. The buffer is this front end's own and holds until its next run. */
@@ -45,13 +68,13 @@ export class GpuFrontEnd {
     const { buffer: waves, lengths } = this.resampled(pass, recordings);
     const rows = rowsOf(lengths, this.spec);
     const shape = featureShape(rows.length, this.spec);
-    const features = this.buffer("features", 4 * shape.reduce((product, size) => product * size));
+    const features = this.buffer("features", elementBytes(this.dtype) * shape.reduce((product, size) => product * size));
     if (this.spec.kind === "waveform") this.waveform(pass, waves, lengths, rows, features);
     else if (this.spec.fusion) this.fused(pass, waves, lengths, rows, features, crops);
     else this.spectrograms(pass, waves, rows, features);
     pass.end();
     this.device.queue.submit([encoder.finish()]);
-    return { buffer: features, shape };
+    return { buffer: features, shape, dtype: this.dtype };
   }
 
   destroy(): void {
@@ -82,11 +105,13 @@ export class GpuFrontEnd {
     const frames = frameCount(spec.samples, spec);
     const [melStride, frameStride] = spec.kind === "whisper" ? [frames, 1] : [1, spec.mels];
     const peaks = this.upload("peaks", new Uint32Array(rows.length));
-    this.logMel(pass, waves, "rows", rows.map((row) => [row, row.length, filled(row, spec)]), features, peaks, { samples: spec.samples, frames, melStride, frameStride, firstOutput: 0 });
-    if (spec.kind !== "whisper") return;
     const size = spec.mels * frames;
+    const clamped = spec.kind === "whisper";
+    const spectrogram = clamped ? this.buffer("spectrogram", 4 * size * rows.length) : features;
+    this.logMel(pass, waves, "rows", rows.map((row) => [row, row.length, filled(row, spec)]), spectrogram, peaks, { samples: spec.samples, frames, melStride, frameStride, firstOutput: 0 });
+    if (!clamped) return;
     const [x, y] = this.stretches(size);
-    this.dispatch(pass, "clamp", [features, peaks, this.uniform([size, x * this.threads])], [x, y, rows.length]);
+    this.dispatch(pass, "clamp", [spectrogram, peaks, features, this.uniform([size, x * this.threads])], [x, y, rows.length]);
   }
 
   /** Four spectrograms of each recording: shrunk and three crops of a long one, four times the same of a short one. */

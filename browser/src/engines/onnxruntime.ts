@@ -42,6 +42,8 @@ export class OnnxRuntime {
   static query = "";
   /** How results are waited for; "woken" only on WebGPU. */
   readback: Readback = "plain";
+  /** The sessions that were made with the profiler on; null while it is off. */
+  profiled: InferenceSession[] | null = null;
 
   private constructor(
     private readonly ort: Ort,
@@ -70,7 +72,7 @@ export class OnnxRuntime {
   /** Makes a session and remembers its plan, so that its nodes can be counted later. */
   createSession(graph: GraphBytes, dimensions: Record<string, number>, onDevice: readonly string[] = []): Promise<InferenceSession> {
     const plan = { spec: graph.spec, dimensions, onDevice };
-    this.plans.push(plan);
+    if (!this.profiled) this.plans.push(plan);
     return this.create(graph, plan);
   }
 
@@ -85,8 +87,10 @@ export class OnnxRuntime {
       enableCpuMemArena: true,
       // On a device tensors are known by their addresses, which one block planned for all would mix up.
       enableMemPattern: this.options.provider === "wasm",
+      enableProfiling: this.profiled !== null,
       ...extra,
     });
+    this.profiled?.push(session);
     const gpu = this.device?.gpu;
     if (this.readback === "woken" && gpu) {
       const run = session.run.bind(session) as (...values: unknown[]) => Promise<InferenceSession.OnnxValueMapType>;

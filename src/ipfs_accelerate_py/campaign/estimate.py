@@ -20,6 +20,20 @@ class Estimate:
     unknown: int
 
 
+def duration_row(spec: Spec, seconds: float) -> dict[str, Any]:
+    """A launch that took ``seconds``, as ``estimate`` takes them."""
+    platform, engine, browser = _target(spec)
+    return {"spec_hash": spec.hash, "platform": platform, "engine": engine, "browser": browser, "duration_s": seconds}
+
+
+def expected_s(spec: Spec, past: Iterable[Mapping[str, Any]]) -> float | None:
+    """Seconds of one launch: the median of those of the same cell, else of the same target; None where there was none."""
+    rows = list(past)
+    same = [row["duration_s"] for row in rows if row["spec_hash"] == spec.hash]
+    alike = [row["duration_s"] for row in rows if (row["platform"], row["engine"], row["browser"]) == _target(spec)]
+    return statistics.median(same or alike) if same or alike else None
+
+
 def estimate(plan: Plan, past: Iterable[Mapping[str, Any]]) -> Estimate:
     """``past`` has rows with spec_hash, platform, engine, browser and duration_s of launches that ended."""
     by_spec: dict[str, list[float]] = {}

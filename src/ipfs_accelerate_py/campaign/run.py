@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import LaunchError
 from ..measure import machine
 from ..measure.launch import Job
 from ..measure.record import LaunchRecord
 from ..measure.stopping import Limits
-from ..models.registry import ModelReference
-from ..spec import Spec, Workload
+from ..spec import Spec
 from ..store.connection import StoreBusyError
 from ..store.spool import spool, spool_path
 from ..store.writer import Store
 from .child import Child, run_child, start_child
+from .estimate import duration_row, expected_s
 from .plan import Plan
-from .preparation import Task, prepare_all
+from .prepare_plan import prepare_plan
 
 # Seconds that a phase may take before its launch is killed. They bound a hang, not a measurement (that is stopping.Limits), so they
 # are generous: whisper small took 100 s for its first inference on a software adapter (data/reference/two-cores-without-gpu).
 PHASE_LIMITS_S = {"default": 120.0, "compile": 300.0, "first_inference": 180.0, "warm_up": 180.0, "steady": 240.0}
 PHASE_LIMITS_S["coverage"] = PHASE_LIMITS_S["compile"]  # the model is compiled once more to have its nodes counted
+PHASE_LIMITS_S["node_times"] = PHASE_LIMITS_S["compile"] + PHASE_LIMITS_S["first_inference"]  # and again to have them timed
 
 LAUNCH = "ipfs_accelerate_py.measure.launch"
 TORCH_IMPORTS = (
@@ -44,6 +47,7 @@ class Observer:
     phase: Callable[[str], None] = lambda name: None
     ended: Callable[[Spec, tuple[str, str] | None, float], None] = lambda spec, problem, seconds: None
     warning: Callable[[str], None] = lambda sentence: None
+    stopped: Callable[[int], None] = lambda left: None  # the time was over with so many launches left
 
 
 def run_campaign(
@@ -55,24 +59,37 @@ def run_campaign(
     command: str,
     resume: bool = False,
     phase_limits_s: Mapping[str, float] = PHASE_LIMITS_S,
+    jobs: int | None = None,
+    budget_s: float | None = None,
+    past: Iterable[Mapping[str, Any]] = (),
 ) -> str:
     """Run what is left of the plan and return the campaign's id. On KeyboardInterrupt everything that ended is in the store.
 
-    With ``resume``, launches that an unfinished campaign of the same request already holds are not run again.
+    With ``resume``, launches that an unfinished campaign of the same request already holds are not run again. ``jobs`` models are
+    prepared at a time. No launch begins that would end, by the durations of ``past`` (rows as ``estimate`` takes them) and of this campaign
+    so far, later than ``budget_s`` seconds from now, preparation included; the campaign is then unfinished and can be resumed.
     """
+    deadline = None if budget_s is None else time.monotonic() + budget_s
     with store.campaign_lock():
         _ingest(store, observer)
         campaign_id, done = _campaign(plan, store, command, resume, observer)
         observer.began(campaign_id)
-        folders, lost = _prepare(plan, cache, observer)
+        prepared = prepare_plan(plan, cache, jobs=jobs, preparing=observer.preparing, warning=observer.warning)
+        folders = prepared.folders
+        lost = {key: prepared.lost[work] for key, spec in plan.specs.items() if (work := spec.workload.hash) in prepared.lost}
         _spool_impossible(plan, lost, store, campaign_id, done)
         host = machine.fingerprint()
         ahead: Child | None = None
         counted: set[str] = set()  # specs whose nodes a launch has counted by provider
         order = [(spec, index) for spec, index in plan.order if (spec, index) not in done and spec not in lost]
+        seen = list(past)
+        left = 0
         try:
             for position, (spec_hash, index) in enumerate(order):
                 spec = plan.specs[spec_hash]
+                if deadline is not None and time.monotonic() + (expected_s(spec, seen) or 0) > deadline:
+                    left = len(order) - position
+                    break
                 job = Job(
                     campaign_id=campaign_id,
                     spec=spec,
@@ -90,13 +107,18 @@ def run_campaign(
                 )
                 observer.launching(spec, index, position, len(order))
                 started, ahead = ahead, start_child(LAUNCH, *TORCH_IMPORTS) if job.imports_beside else None
+                began = time.monotonic()
                 if _launch(job, store, phase_limits_s, observer, started):
                     counted.add(spec_hash)
+                seen.append(duration_row(spec, time.monotonic() - began))
                 _ingest(store, observer)
         finally:
             if ahead:
                 ahead.discard()
             _ingest(store, observer)
+        if left:
+            observer.stopped(left)
+            return campaign_id
         try:
             store.finish_campaign(campaign_id)
         except StoreBusyError as error:
@@ -118,29 +140,6 @@ def _campaign(plan: Plan, store: Store, command: str, resume: bool, observer: Ob
         observer.warning("The store has no unfinished campaign of just this request on what is here now: a new one begins.")
     described = {**plan.to_dict(), "probed": {name: asdict(answer) for name, answer in plan.probed.items()}}
     return store.begin_campaign(described, request_hash=plan.hash, command=command, seed=plan.request.seed), set()
-
-
-def _prepare(plan: Plan, cache: Path, observer: Observer) -> tuple[dict[str, Path], dict[str, LaunchError]]:
-    """Folders by workload hash; and, by spec hash, why a model could not be made."""
-    engines: dict[Workload, set[str]] = {}
-    for spec in plan.specs.values():
-        engines.setdefault(spec.workload, set()).add(spec.target.engine)
-    models: dict[ModelReference, list[Task]] = {}
-    for work, found in engines.items():
-        # A simulation takes its outputs from whichever engine of the CPU it finds.
-        exported = plan.request.simulate or found != {"torch"}
-        models.setdefault(plan.references[work.hash], []).append(Task(work, exported))
-    folders: dict[str, Path] = {}
-    lost: dict[str, LaunchError] = {}
-    for reference, tasks in models.items():
-        observer.preparing(f"{reference.model_class} {reference.size}")
-        for task, made in zip(tasks, prepare_all(tasks, reference, cache, observer.preparing), strict=True):
-            if isinstance(made, LaunchError):
-                observer.warning(f"{task.workload.label}: {made}")
-                lost |= {key: made for key, spec in plan.specs.items() if spec.workload == task.workload}
-            else:
-                folders[task.workload.hash] = made
-    return folders, lost
 
 
 def _imports_ahead(plan: Plan, rest: Sequence[tuple[str, int]]) -> bool:

@@ -5,32 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..campaign.estimate import estimate
 from ..campaign.plan import Plan, Request, make_plan, probe_target
-from ..campaign.run import PHASE_LIMITS_S, Observer, run_campaign
+from ..campaign.prepare_plan import prepare_plan
+from ..campaign.run import PHASE_LIMITS_S, run_campaign
 from ..errors import UserError
 from ..measure import machine
 from ..paths import cache_folder
 from ..platforms.registry import platform_names
-from ..spec import Spec, identity
+from ..spec import identity
 from ..store import queries
 from ..store.writer import Store
 from ..web.browsers import environment_variable, find_browser
-
-console = Console(stderr=True, highlight=False)
+from .campaign_progress import Bars, console, duration
 
 
 def _plan(request: Request) -> Plan:
@@ -79,7 +76,7 @@ def show_plan(request: Request, store_path: Path, *, as_json: bool) -> None:
     out.print(table)
     for label, reason in sorted({(cell.spec.target.label, f"{cell.reason} {cell.remedy}") for cell in plan.impossible}):
         out.print(f"[dim]not here:[/dim] {label}: {reason}")
-    known = f"about {_duration(expected.seconds)}" if expected.seconds else "unknown"
+    known = f"about {duration(expected.seconds)}" if expected.seconds else "unknown"
     simulated = "simulated " if request.simulate else ""
     out.print(f"{len(plan.order)} {simulated}launches, {known}" + _without_history(expected.unknown, bool(expected.seconds)))
 
@@ -95,15 +92,52 @@ def _without_history(unknown: int, some_known: bool) -> str:
     return f"{more} {unknown} launches of targets that the store has not seen yet."
 
 
+def prepare_only(request: Request, *, jobs: int | None, as_json: bool) -> None:
+    """Make ready all models of the plan and launch nothing. Ends with status 1 where one could not be made."""
+    plan = _plan(request)
+    began = time.monotonic()
+    bars = Bars(plan, ())
+    try:
+        with bars:
+            prepared = prepare_plan(
+                plan, cache_folder() / "models", jobs=jobs, preparing=bars.observer.preparing, warning=bars.observer.warning
+            )
+    except KeyboardInterrupt:
+        console.print("\nInterrupted. What is prepared is kept; the same command goes on.")
+        sys.exit(130)
+    made = len(prepared.folders) - prepared.found
+    if as_json:
+        lost = {key: str(reason) for key, reason in prepared.lost.items()}
+        folders = {key: str(folder) for key, folder in prepared.folders.items()}
+        print(json.dumps({"folders": folders, "made": made, "found": prepared.found, "not_prepared": lost}, indent=1))
+    took = f" in {duration(time.monotonic() - began)}" if made else ""
+    console.print(
+        f"{made} workloads prepared{took}, {prepared.found} were ready, {len(prepared.lost)} could not be prepared. "
+        "The same command without --prepare-only launches at once."
+    )
+    if prepared.lost:
+        sys.exit(1)
+
+
 def bench(
-    request: Request, store_path: Path, report_path: Path, *, resume: bool, phase_limit_s: float | None, as_json: bool
+    request: Request,
+    store_path: Path,
+    report_path: Path,
+    *,
+    resume: bool,
+    phase_limit_s: float | None,
+    as_json: bool,
+    jobs: int | None = None,
+    minutes: float | None = None,
 ) -> None:
-    """Run the campaign, write the report, print the summary. Interrupted, it keeps what is done and says how to go on."""
+    """Run the campaign, write the report, print the summary. Interrupted, or out of time, it keeps what is done and says how to go on."""
     from ..report.data import from_store
     from ..report.findings import findings
     from ..report.html import write_report
     from ..report.summary import print_summary
 
+    if minutes is not None and minutes <= 0:
+        raise UserError(f"--minutes {minutes:g} makes no sense: give minutes above 0.")
     if phase_limit_s is not None and phase_limit_s <= 0:
         raise UserError(f"--phase-limit-s {phase_limit_s:g} makes no sense: give seconds above 0.")
     if report_path.resolve() == store_path.resolve():
@@ -112,7 +146,8 @@ def bench(
     store = Store.create_or_open(store_path)
     limits = dict.fromkeys(PHASE_LIMITS_S, phase_limit_s) if phase_limit_s else PHASE_LIMITS_S
     interrupted = False
-    bars = _Bars(plan, _past(store_path, request))
+    past = _past(store_path, request)
+    bars = Bars(plan, past)
     try:
         with bars:
             run_campaign(
@@ -123,10 +158,18 @@ def bench(
                 command=shlex.join(["ipfs-accelerate", *sys.argv[1:]]),
                 resume=resume,
                 phase_limits_s=limits,
+                jobs=jobs,
+                budget_s=None if minutes is None else 60 * minutes,
+                past=past,
             )
     except KeyboardInterrupt:
         interrupted = True
         console.print("\nInterrupted. What is done is kept; the same command with --resume goes on.")
+    if bars.left:
+        console.print(
+            f"\nThe {minutes:g} minutes are over: {bars.left} of {len(plan.order)} launches are left. "
+            "The same command with --resume goes on."
+        )
     campaign_id = bars.campaign_id
     if campaign_id is None:
         sys.exit(130)  # interrupted before a campaign began
@@ -147,87 +190,3 @@ def bench(
         console.print(f"  {sentence}")
     if interrupted:
         sys.exit(130)
-
-
-class _Bars:
-    """Progress for a person: one bar for the campaign, the cell and phase under way, and the time left by launches so far."""
-
-    def __init__(self, plan: Plan, past: Sequence[Mapping[str, object]]) -> None:
-        self._plan = plan
-        self._past = list(past)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
-        self._task = self._progress.add_task("preparing", total=len(plan.order), left="")
-        self._remaining = list(plan.order)
-        self.campaign_id: str | None = None
-        self._interrupted = False
-        self.observer = Observer(self._began, self._preparing, self._launching, self._phase, self._ended, self._warning)
-        self._label = ""
-
-    def __enter__(self) -> _Bars:
-        self._handler = signal.signal(signal.SIGINT, self._interrupt)
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-        signal.signal(signal.SIGINT, self._handler)
-
-    def _interrupt(self, number: int, frame: object) -> None:
-        self._interrupted = True
-        raise KeyboardInterrupt
-
-    def _began(self, campaign_id: str) -> None:
-        self.campaign_id = campaign_id
-
-    def _preparing(self, label: str) -> None:
-        self._progress.update(self._task, description=f"preparing {label}")
-
-    def _launching(self, spec: Spec, index: int, position: int, total: int) -> None:
-        if self._interrupted:  # the interrupt met code that cannot pass it on, a finaliser or a library's own
-            raise KeyboardInterrupt
-        self._label = f"{spec.workload.label} on {spec.target.label}"
-        self._remaining = self._remaining[-(total - position) :]
-        self._progress.update(self._task, completed=position, total=total, description=self._label, left=self._time_left())
-
-    def _phase(self, name: str) -> None:
-        if self._label:
-            self._progress.update(self._task, description=f"{self._label} [dim]{name}[/dim]")
-
-    def _ended(self, spec: Spec, problem: tuple[str, str] | None, seconds: float) -> None:
-        target = spec.target
-        self._past.append(
-            {
-                "spec_hash": spec.hash,
-                "platform": target.platform,
-                "engine": target.engine,
-                "browser": target.browser,
-                "duration_s": seconds,
-            }
-        )
-        self._progress.update(self._task, advance=1)
-        if problem:
-            self._progress.console.print(f"  {self._label}: {problem[0]}: {problem[1]}", style="yellow", markup=False)
-
-    def _warning(self, sentence: str) -> None:
-        self._progress.console.print(f"  {sentence}", style="yellow", markup=False)
-
-    def _time_left(self) -> str:
-        rest = Plan(self._plan.request, self._plan.specs, {}, (), tuple(self._remaining))
-        expected = estimate(rest, self._past)
-        if expected.unknown and not expected.seconds:
-            return ""
-        return f"{_duration(expected.seconds)} left" + (f" + {expected.unknown} new" if expected.unknown else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else time.strftime("%H h %M min", time.gmtime(seconds))

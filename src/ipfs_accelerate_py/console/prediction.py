@@ -181,7 +181,10 @@ def _told(each: Prediction, detailed: bool, hashed: bool) -> str:
         lines.append(f"  each further token {_range(each.time_per_output_token_ms, 'ms')}")
     memory = Interval(*(value / 1e6 for value in (each.memory_bytes.value, each.memory_bytes.low, each.memory_bytes.high)))
     lines.append(f"  peak memory, predicted: {_range(memory, 'MB')}")
-    lines.append(f"  energy: unavailable, because {each.energy_reason}")
+    if each.energy_j:
+        lines.append(f"  energy, {each.energy_provenance}: {_range(each.energy_j, 'J')} an iteration. {each.energy_reason}")
+    else:
+        lines.append(f"  energy: unavailable, because {each.energy_reason}")
     lines += [f"  {reason}" for reason in each.reasons]
     return "\n".join(lines)
 

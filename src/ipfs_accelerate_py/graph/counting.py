@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..errors import UserError, nearest
-from ..models.registry import model_classes
+from ..models.registry import model_class
 from ..spec import MODES, PRECISIONS
 from .description import ModelDescription
 from .operator import ModelCounts, Operator, PhaseCounts
@@ -48,7 +48,7 @@ def count(
 
 def lengths(description: ModelDescription, sequence_length: int | None, new_tokens: int | None) -> tuple[int, int]:
     """What was asked for, with the class's own where nothing was."""
-    kind = model_classes().get(description.model_class or "")
+    kind = model_class(description.model_class)
     sequence = sequence_length or (kind.default_sequence_length if kind else None) or DEFAULT_SEQUENCE
     return sequence, new_tokens or (kind.default_new_tokens if kind else None) or DEFAULT_NEW_TOKENS
 
@@ -56,7 +56,7 @@ def lengths(description: ModelDescription, sequence_length: int | None, new_toke
 def within_limit(description: ModelDescription, sequence: int, new_tokens: int | None = None) -> None:
     """UserError where the model has no positions for so many tokens, as ``bench`` refuses them. A length that its class does not have
     is no limit, nor is one that the configuration does not tell."""
-    kind = model_classes().get(description.model_class or "")
+    kind = model_class(description.model_class)
     if kind is None:
         return
     try:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from ..models.loading import read_config, read_json
-from ..models.registry import CUSTOM_SIZE, model_classes
+from ..models.registry import CUSTOM_SIZE, built_in, model_classes
+from ..models.registry import model_class as registered
 from . import names
 from .traces import shape_of, trace_of
 
@@ -64,16 +65,17 @@ def describe(reference: str | Path, size: str | None = None) -> ModelDescription
 
 @lru_cache(maxsize=512)
 def _of_name(text: str, size: str | None) -> ModelDescription:
-    classes = model_classes()
-    if text in classes:
-        wanted = size or classes[text].default_size
-        if wanted not in classes[text].sizes:
-            raise nearest(wanted, classes[text].sizes, f"size of {text}")
-        preset = classes[text].sizes[wanted]
+    kind = built_in().get(text)
+    found = None if kind else names.find(text)
+    kind = kind or (None if found else registered(text))
+    if kind is not None:
+        wanted = size or kind.default_size
+        if wanted not in kind.sizes:
+            raise nearest(wanted, kind.sizes, f"size of {text}")
+        preset = kind.sizes[wanted]
         return _built(f"{text} {wanted}", text, wanted, text, preset.hub_id, preset.config)
-    found = names.find(text)
     if found is None:
-        problem = nearest(text, classes, "model", also=names.known())
+        problem = nearest(text, model_classes(), "model", also=names.known())
         raise UserError(f"{str(problem).rstrip('.?')}; or give a config.json or an ONNX file.")
     if size not in (None, found.size):
         raise UserError(f"'{text}' has a size of its own; leave the size out.")
@@ -105,7 +107,7 @@ def _built(
     family: str | None = None,
 ) -> ModelDescription:
     config = {"model_type": architecture, **config}
-    kind = model_classes().get(model_class or "")
+    kind = registered(model_class)
     try:
         tape = trace_of(architecture, config, batch=1, sequence=8, new_tokens=1, precision="float32", mode="inference")
         shape = shape_of(architecture, config)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..models.registry import model_classes
+from ..models.registry import built_in, model_classes
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ _OF_PRESET |= {"all-minilm-l6-v2": ("bert", "small"), "minilm": ("bert", "small"
 
 def find(name: str) -> Named | None:
     """The model of this name, however it is capitalised or punctuated; None for an unknown one."""
-    return _table().get(_plain(name))
+    plain = _plain(name)
+    return _table(own=True).get(plain) or (None if name in built_in() else _table(own=False).get(plain))
 
 
 def known() -> list[str]:
@@ -116,9 +117,10 @@ def _plain(name: str) -> str:
 
 
 @cache
-def _table() -> dict[str, Named]:
+def _table(own: bool) -> dict[str, Named]:
+    """Of the package's ``own`` classes, or of all that are installed."""
     table: dict[str, Named] = {}
-    classes = model_classes()
+    classes = built_in() if own else model_classes()
 
     def add(named: Named, *names: str) -> None:
         for name in names:

@@ -25,6 +25,7 @@ from .stopping import Limits
 
 if TYPE_CHECKING:
     from ..platforms.simulated import Simulated
+    from .energy import Meter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,10 @@ def die_with_parent() -> None:
 
 def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
     """Run the job in this process and return its record, whatever happened to the launch."""
-    from . import machine, noise
+    from . import energy, machine, noise
 
     record = replace(job.begin(), machine=job.machine or machine.fingerprint(), environment=machine.environment())
+    meter = energy.Meter.here() if job.simulation_seed is None else None
     before = noise.snapshot()
     began = time.perf_counter_ns()
     phase = "start"
@@ -82,9 +84,11 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
         nonlocal phase
         phase = name
         on_phase(name)
+        if meter and name == "steady":  # it is entered before its first iteration
+            meter.start()
 
     try:
-        record = _measure(job, record, began, entered)
+        record = _measure(job, record, began, entered, meter)
     except LaunchError as error:
         status = "unsupported" if error.error_class == "unsupported" else "failed"
         record = replace(record, status=status, error_class=error.error_class, error_message=str(error), error_phase=phase)
@@ -102,7 +106,7 @@ def perform(job: Job, on_phase: Callable[[str], None]) -> LaunchRecord:
     )
 
 
-def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str], None]) -> LaunchRecord:
+def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str], None], meter: Meter | None) -> LaunchRecord:
     from ..models.prepared import Manifest, load_tensors
     from ..platforms.registry import platform
     from . import accuracy
@@ -111,6 +115,7 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
 
     workload, target = job.spec.workload, job.spec.target
     folder = Path(job.folder)
+    manifest = Manifest.read(folder)
     inputs = load_tensors(folder / "inputs.npz")
     entered("start")
     place = platform(target.platform) if job.simulation_seed is None else _stand_in(job)
@@ -134,6 +139,8 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
     try:
         start_ns = time.perf_counter_ns() - began
         measurement = measure(stopwatch(session, inputs, workload.new_tokens), limits, entered)
+        if meter:
+            meter.stop()
         entered("finish")
         record = replace(
             record,
@@ -151,11 +158,15 @@ def _measure(job: Job, record: LaunchRecord, began: int, entered: Callable[[str]
                 load_tensors(folder / "reference.npz"),
                 workload.precision,
                 workload.task,
-                Manifest.read(folder).reference_rows,
+                manifest.reference_rows,
             ),
             facts={
+                "reference_device": manifest.facts.get(
+                    "reference_device", "cpu"
+                ),  # a folder made before it was told has it from there
                 "clock_limited": measurement.clock_limited,
                 "process_id": os.getpid(),
+                **({"energy": meter.facts(len(measurement.samples_ns))} if meter else {}),
                 **({"imported_ahead": True} if job.imported_ahead else {}),
                 **({"imports_beside": True} if job.imports_beside else {}),
             },
@@ -196,6 +207,9 @@ def _described(
         if count_nodes or isinstance(session, Session):
             entered("coverage")
             record = replace(record, coverage=session.coverage())
+            if isinstance(session, RemoteSession):
+                entered("node_times")
+                record = replace(record, facts={**record.facts, **session.time_coverage(record.coverage)})
     except LaunchError as error:
         record = replace(record, facts={**record.facts, "not_described": f"{error.error_class}: {error}"})
     return record

@@ -77,7 +77,8 @@ class ModelClass(ABC):
     def inputs(
         self, config: PretrainedConfig, batch_size: int, sequence_length: int | None, seed: int
     ) -> dict[str, np.ndarray]:
-        """Seeded example inputs as the model's processor would give them."""
+        """Seeded example inputs as the model's processor would give them. The first axis of each is the batch, and the first items of a
+        batch are those of any larger one (``rows.row_generators``)."""
 
     @abstractmethod
     def graphs(
@@ -98,6 +99,10 @@ class ModelClass(ABC):
     ) -> dict[str, Any]:
         """The outputs as a person reads them, one entry an item of the batch: ``embeddings``, ``text`` or
         ``transcription`` with ``token_ids`` and ``complete`` (the end token was reached), ``classifications`` or ``detections``."""
+
+    def forward_inputs(self, config: PretrainedConfig, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The example inputs as transformers' own forward pass of the model takes them."""
+        return dict(inputs)
 
     @abstractmethod
     def loss(self, model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

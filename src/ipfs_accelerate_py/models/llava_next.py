@@ -148,12 +148,15 @@ class LlavaNext(Llava):
                 )
         return images, tuple(notes)
 
-    def loss(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def forward_inputs(self, config: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
 
-        size = self.example_size(model.config.to_dict())
+        size = self.example_size(config.to_dict())
         sizes = torch.tensor([size] * len(inputs["input_ids"]), device=inputs["input_ids"].device)
-        return super().loss(model, {**inputs, "image_sizes": sizes})
+        return {**inputs, "image_sizes": sizes}
+
+    def loss(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return super().loss(model, self.forward_inputs(model.config, inputs))
 
 
 def letterboxed(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

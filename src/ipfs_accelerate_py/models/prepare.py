@@ -1,8 +1,8 @@
 """Prepared models: made once, found again, safe to make from several processes at the same time.
 
 CACHE/graphs/KEY       ONNX files of a model at a precision, for every batch size and length
-CACHE/references/KEY   outputs of the float32 reference for a model and inputs, for every precision
-CACHE/prepared/KEY     the folder of ``prepared.py`` for one workload; its large files are links to the two above
+CACHE/references/KEY   outputs of the float32 reference for a model and one item's inputs, for every precision and batch size
+CACHE/prepared/KEY     the folder of ``prepared.py`` for one workload; its graphs are links to the above
 
 Synthetic weights are in none of them: they are made from their seed wherever torch runs them.
 """
@@ -10,14 +10,10 @@ Synthetic weights are in none of them: they are made from their seed wherever to
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,13 +24,13 @@ import numpy as np
 from ..errors import UnavailableError
 from ..spec import Workload, identity
 from .base import ExportGraph, ModelClass
+from .keeping import RECIPE, link, model_key, once, synthetic_seed, weights_folder
 from .prepared import FORMAT, Graph, Manifest, TensorInfo, load_tensors
 from .registry import ModelReference, model_classes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-RECIPE = 4  # raise when what is made from the same workload changes, so that older caches are left alone
 # Largest max|x - r| / max|r| that an exported graph may have against its module on the CPU: far above what rounding gives
 # (tests/models print it), far below what a wrong graph gives.
 ERROR_LIMITS = {"float32": 1e-3, "float16": 5e-2, "int8": 0.5, "int4": 0.9}
@@ -48,19 +44,40 @@ def prepare(
     seed: int = 0,
     exported: bool = True,
     tell: Callable[[str], None] = lambda step: None,
+    device: str = "cpu",
 ) -> Path:
     """The prepared folder of ``workload``, made where it is not there yet. ``seed`` chooses the example inputs.
 
     With ``exported`` False there are no ONNX files, and torch alone can run it; nothing else runs training and bfloat16, so these
-    are never exported. ``tell`` is called with each step that takes long.
+    are never exported. ``tell`` is called with each step that takes long. ``device`` is torch's name of the one that computes the
+    reference: another than the CPU only for the inference of a decoder that is not exported.
     Raises UserError for weights that cannot be read or fetched, UnavailableError where torch or onnx is not installed.
     """
-    exported = exported and workload.mode == "inference" and workload.precision in ERROR_LIMITS
+    place = prepared_path(workload, reference, cache_folder, seed, exported, device)
+    exported = exported and exportable(workload)
+    return once(place, partial(_build, workload, reference, cache_folder, seed, exported, device, tell))
+
+
+def exportable(workload: Workload) -> bool:
+    """Whether there are ONNX files of such a workload."""
+    return workload.mode == "inference" and workload.precision in ERROR_LIMITS
+
+
+def prepared_path(
+    workload: Workload, reference: ModelReference, cache_folder: Path, seed: int = 0, exported: bool = True, device: str = "cpu"
+) -> Path:
+    """Where ``prepare`` makes the folder, or has made it: a folder that is there is whole. Imports nothing heavy."""
     # The path is in it because torch reads trained weights from where they are: a folder that was moved is prepared anew.
     path = str(reference.path) if reference.path else None
-    given = {"workload": asdict(workload), "model": _model_key(reference), "path": path, "seed": seed, "exported": exported}
-    key = identity({**given, "format": FORMAT, "recipe": RECIPE})
-    return _once(cache_folder / "prepared" / key, partial(_build, workload, reference, cache_folder, seed, exported, tell))
+    given = {
+        "workload": asdict(workload),
+        "model": model_key(reference),
+        "path": path,
+        "seed": seed,
+        "exported": exported and exportable(workload),
+        **({} if device == "cpu" else {"reference_device": device}),
+    }
+    return cache_folder / "prepared" / identity({**given, "format": FORMAT, "recipe": RECIPE})
 
 
 def exported(
@@ -88,7 +105,7 @@ def processing(reference: ModelReference) -> tuple[PretrainedConfig, Path | None
         return model_class.config(model_class.sizes[reference.size].config), None
     from transformers import AutoConfig
 
-    folder = _weights_folder(reference)
+    folder = weights_folder(reference)
     return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False), folder
 
 
@@ -103,7 +120,7 @@ def load_model(folder: Path, device: str = "cpu", precision: str = "float32") ->
         from .synthetic import synthetic_model
 
         arguments = model_class.sizes[manifest.facts["size"]].config
-        return synthetic_model(model_class, arguments, _synthetic_seed(manifest.origin), device, dtype)
+        return synthetic_model(model_class, arguments, synthetic_seed(manifest.origin), device, dtype)
     from .loading import load_folder
 
     model: Any = load_folder(model_class, Path(manifest.facts["torch_folder"]), dtype)  # transformers' own ``to`` is mistyped
@@ -125,21 +142,24 @@ def _build(
     cache_folder: Path,
     seed: int,
     exported: bool,
+    device: str,
     tell: Callable[[str], None],
     folder: Path,
 ) -> None:
     _require("torch", "transformers", *(("onnx", "onnxruntime", "onnxscript") if exported else ()))
+    from . import references
     from .reference import reference_rows
 
     model_class = model_classes()[workload.model_class]
-    model = _float32_model(reference)
+    model = _float32_model(reference, device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     inputs = model_class.inputs(model.config, workload.batch_size, workload.sequence_length, seed)
     np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
     rows, seconds = reference_rows(inputs, workload.new_tokens, parameters, workload.mode)
-    tell(f"float32 reference of {rows or workload.batch_size} of {workload.batch_size} items (about {seconds:.0f} s)")
-    outputs = _reference_folder(model_class, model, workload, reference, inputs, rows, cache_folder)
-    _link(outputs / "reference.npz", folder / "reference.npz")
+    where = f" (about {seconds:.0f} s)" if device == "cpu" else f" on {device}"
+    tell(f"float32 reference of {rows or workload.batch_size} of {workload.batch_size} items{where}")
+    outputs = references.reference(model_class, model, workload, reference, inputs, rows, cache_folder, device)
+    np.savez(folder / "reference.npz", **outputs)  # type: ignore[arg-type]
 
     entries, made = {}, {}
     if exported:
@@ -148,7 +168,7 @@ def _build(
         made = json.loads((graphs / "graphs.json").read_text())
         entries = {name: Graph.from_dict(entry) for name, entry in made["graphs"].items()}
         for name in (name for entry in entries.values() for name in entry.files):
-            _link(graphs / name, folder / name)
+            link(graphs / name, folder / name)
     elif workload.mode == "inference":
         first = {name: array[:1] for name, array in inputs.items()}
         entries = {name: _unexported(graph) for name, graph in model_class.graphs(model, first, workload.new_tokens).items()}
@@ -174,7 +194,7 @@ def _build(
         weights_bytes=sum(entry.bytes for entry in entries.values()) if exported else width * parameters,
         generation=generation,
         facts={
-            "torch_folder": None if reference.weights == "synthetic" else str(_weights_folder(reference)),
+            "torch_folder": None if reference.weights == "synthetic" else str(weights_folder(reference)),
             "size": workload.size,
             "new_tokens": workload.new_tokens,
             "seed": seed,
@@ -182,84 +202,34 @@ def _build(
             "export_error": made.get("errors", {}),
             "tool": made.get("tool"),
             "versions": made.get("versions", {}),
+            "reference_device": _device_name(device),
         },
         reference_rows=rows,
     ).save(folder)
 
 
 @lru_cache(maxsize=1)  # a model of billions of parameters takes longer to make than one of its references
-def _float32_model(reference: ModelReference) -> PreTrainedModel:
-    """On the CPU. Synthetic, or from the weights' folder."""
+def _float32_model(reference: ModelReference, device: str = "cpu") -> PreTrainedModel:
+    """Synthetic, or from the weights' folder."""
     model_class = model_classes()[reference.model_class]
     if reference.weights == "synthetic":
         from .synthetic import synthetic_model
 
-        return synthetic_model(model_class, model_class.sizes[reference.size].config, _synthetic_seed(reference.origin))
+        arguments = model_class.sizes[reference.size].config
+        return synthetic_model(model_class, arguments, synthetic_seed(reference.origin), device)
     from .loading import load_folder
 
-    return load_folder(model_class, _weights_folder(reference))
+    model: Any = load_folder(model_class, weights_folder(reference))  # transformers' own ``to`` is mistyped
+    return model.to(device)
 
 
-def _model_key(reference: ModelReference) -> dict[str, Any]:
-    """What decides the weights, wherever they lie. Synthetic ones follow from the shape, which an installed class may have changed under
-    the same name, and from the order in which transformers makes the parameters."""
-    key = asdict(reference) | {"path": None}
-    if reference.weights == "synthetic":
-        key["config"] = dict(model_classes()[reference.model_class].sizes[reference.size].config)
-        key["transformers"] = importlib.metadata.version("transformers") if importlib.util.find_spec("transformers") else None
-    return key
+def _device_name(device: str) -> str:
+    """For the record of a launch: what computed its reference."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
 
-
-def _synthetic_seed(origin: str) -> int:
-    return int(origin.removeprefix("synthetic:"))
-
-
-def _weights_folder(reference: ModelReference) -> Path:
-    """Where the config.json and safetensors of a trained model are: fetched or given."""
-    if reference.origin.startswith("hub:"):
-        from .hub import hub_folder
-
-        return hub_folder(reference.origin.removeprefix("hub:"))
-    assert reference.path is not None
-    return reference.path
-
-
-def _reference_folder(
-    model_class: ModelClass,
-    model: PreTrainedModel,
-    workload: Workload,
-    reference: ModelReference,
-    inputs: Mapping[str, np.ndarray],
-    rows: int | None,
-    cache_folder: Path,
-) -> Path:
-    """``reference.npz`` of the first ``rows`` items. It knows neither precision nor batch size: what has equal items shares it."""
-    from .reference import first_rows, reference_outputs, training_reference
-
-    inputs = first_rows(inputs, rows)
-    partial_step = workload.mode == "training" and rows is not None  # its outputs have names of their own
-    digest = hashlib.sha256()
-    for name, array in sorted(inputs.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    key = identity(
-        {
-            "model": _model_key(reference),
-            "mode": workload.mode,
-            "new_tokens": workload.new_tokens,
-            "inputs": digest.hexdigest(),
-            "partial_step": partial_step,
-            "recipe": RECIPE,
-        }
-    )
-
-    def make(folder: Path) -> None:
-        if workload.mode == "training":
-            outputs = training_reference(model_class, model, inputs, of_first_rows=partial_step)
-        else:
-            outputs = reference_outputs(model_class.graphs(model, inputs, workload.new_tokens), workload.new_tokens)
-        np.savez(folder / "reference.npz", **outputs)  # type: ignore[arg-type]
-
-    return _once(cache_folder / "references" / key, make)
+    return f"{device} ({torch.cuda.get_device_name(device)}), float32 without TF32, transformers' own forward pass"
 
 
 def _unexported(graph: ExportGraph) -> Graph:
@@ -274,7 +244,7 @@ def _unexported(graph: ExportGraph) -> Graph:
 
 
 def _graphs_path(reference: ModelReference, precision: str, cache_folder: Path) -> Path:
-    key = identity({"model": _model_key(reference), "precision": precision, "recipe": RECIPE})
+    key = identity({"model": model_key(reference), "precision": precision, "recipe": RECIPE})
     return cache_folder / "graphs" / key
 
 
@@ -316,7 +286,7 @@ def _graphs_folder(
         }
         (target / "graphs.json").write_text(json.dumps(content, indent=1))
 
-    return _once(folder, make)
+    return once(folder, make)
 
 
 @contextlib.contextmanager
@@ -333,33 +303,6 @@ def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
 def _short(model_class: ModelClass) -> int | None:
     """An odd length, so that a graph which fixed the traced one fails its check."""
     return None if model_class.default_sequence_length is None else 11
-
-
-def _once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """``folder``, filled by ``make`` if it is not there. Another process that makes it at the same time may win; both get a whole one."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        make(building)
-        building.chmod(0o755)  # mkdtemp's folders are for their owner only
-        try:
-            building.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _require(*packages: str) -> None:

@@ -1,9 +1,14 @@
-"""The float32 CPU reference: what a prepared model's outputs, or the first step of its training, should be, by torch."""
+"""The float32 reference: what a prepared model's outputs, or the first step of its training, should be, by torch.
+
+It is computed on the CPU, except where a model of billions of parameters is to run on a GPU that holds it at float32: see
+``forward_reference``, which goes another way than what it is the reference of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,6 +54,44 @@ def reference_outputs(graphs: Mapping[str, ExportGraph], new_tokens: int | None)
             assert new_tokens is not None
             return _greedy(graphs, new_tokens)
         return {name: output.numpy() for name, output in _run(graphs["model"]).items()}
+
+
+def forward_reference(
+    model_class: ModelClass, model: PreTrainedModel, inputs: Mapping[str, np.ndarray], new_tokens: int
+) -> dict[str, np.ndarray]:
+    """Outputs of a decoder, as ``reference_outputs``, on whatever device the model is on, by transformers' own forward pass.
+
+    A launch runs the graphs of ``modules.py`` (a cache of fixed length, a bias as mask) on the same device; this has transformers'
+    growing cache, its masks and its merging of images, attention as plain products, and no TF32, which has 10 of float32's 23 bits.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    device = next(model.parameters()).device
+    given = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+    feeds: dict[str, Any] = model_class.forward_inputs(model.config, given)
+    tokens: list[torch.Tensor] = []
+    first: torch.Tensor | None = None
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), _exact_float32():
+        while len(tokens) < new_tokens:
+            outputs: Any = model(**feeds, use_cache=True, logits_to_keep=1)
+            logits = outputs.logits[:, -1]
+            first = logits if first is None else first
+            tokens.append(logits.argmax(-1, keepdim=True))
+            feeds = {"input_ids": tokens[-1], "past_key_values": outputs.past_key_values}
+    assert first is not None
+    return {"token_ids": torch.cat(tokens, 1).cpu().numpy(), "logits": first.cpu().numpy()}
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Products and convolutions of CUDA at float32 as IEEE has it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    allowed = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = allowed
 
 
 def training_reference(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from ..errors import UserError, nearest
@@ -31,9 +31,43 @@ class ModelReference:
     path: Path | None = None
 
 
+# The package's own entry points, by the class in the module of that name. To read those of all installed packages takes longer than a
+# whole prediction, so they are read only where a name is not among these.
+BUILT_IN = {
+    "bert": "Bert",
+    "clap": "Clap",
+    "clip": "Clip",
+    "detr": "Detr",
+    "llama": "Llama",
+    "llava": "Llava",
+    "llava_next": "LlavaNext",
+    "qwen2": "Qwen2",
+    "t5": "T5",
+    "vit": "ViT",
+    "wav2vec2": "Wav2Vec2",
+    "whisper": "Whisper",
+    "xclip": "XClip",
+}
+
+
+@cache
+def built_in() -> dict[str, ModelClass]:
+    """The package's own model classes by name."""
+    return {name: getattr(import_module(f"{__package__}.{name}"), kind)() for name, kind in BUILT_IN.items()}
+
+
+def model_class(name: str | None) -> ModelClass | None:
+    """The class of this name; None where there is none."""
+    if name is None:
+        return None
+    return built_in().get(name) or model_classes().get(name)
+
+
 @cache
 def model_classes() -> dict[str, ModelClass]:
     """Every installed model class by name, from the entry point group ``ipfs_accelerate_py.models``."""
+    import importlib.metadata
+
     points = importlib.metadata.entry_points(group="ipfs_accelerate_py.models")
     return {point.name: point.load()() for point in sorted(points)}
 
@@ -192,6 +226,8 @@ def class_of(model_type: str, where: str) -> ModelClass:
 
 def _package(name: str) -> tuple[Path, str] | None:
     """Folder of the model that an installed package carries, and the package's version."""
+    import importlib.metadata
+
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..lazy_numpy import np
+from .rows import row_generators
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -37,14 +38,17 @@ def token_ids(
 
     ``padded`` allows shorter rows (half the sequence or more) that end in padding; otherwise every row is full.
     """
-    generator = np.random.default_rng(seed)
+    generators = row_generators(seed, batch_size)
     shortest = max(1, sequence_length // 2) if padded else sequence_length
-    lengths = generator.integers(shortest, sequence_length, size=batch_size, endpoint=True)
+    lengths = [int(generator.integers(shortest, sequence_length, endpoint=True)) for generator in generators]
     tokenizer_file = Path(config.name_or_path or "") / "tokenizer.json"
     if config.name_or_path and tokenizer_file.is_file():
-        rows = [_english(tokenizer_file, int(length), generator) for length in lengths]
+        rows = [_english(tokenizer_file, length, generator) for length, generator in zip(lengths, generators, strict=True)]
     else:
-        rows = [generator.integers(0, config.vocab_size, size=length) for length in lengths]
+        rows = [
+            list(generator.integers(0, config.vocab_size, size=length))
+            for length, generator in zip(lengths, generators, strict=True)
+        ]
     ids = np.full((batch_size, sequence_length), config.pad_token_id or 0, dtype=np.int64)
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = values

@@ -141,6 +141,11 @@ class RemoteSession(ABC):
     @abstractmethod
     def coverage(self) -> Coverage | None: ...
 
+    def time_coverage(self, coverage: Coverage | None) -> dict[str, Any]:
+        """Facts on the share of time beside ``coverage``'s share of nodes: ``coverage_time_share``, or ``coverage_time_unknown`` with the
+        reason. Asked last: it may take the model apart."""
+        return {}
+
     @abstractmethod
     def process_ids(self) -> Sequence[int]:
         """Root processes of the remote place (the browser), whose trees are counted as the launch's host memory."""

@@ -5,14 +5,13 @@ From a probe that ran on the device (``calibrate``), or from its maker's datashe
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 Curve = tuple[tuple[float, float], ...]  # (size, rate) in rising order of size
@@ -44,8 +43,12 @@ class Ceilings:
     bandwidth: Curve
     dispatch_s: float | None = None
     execution_s: float | None = None
-    copy_to_device: float | None = None  # bytes/s
+    copy_to_device: float | None = (
+        None  # bytes/s, from the host's memory; None where it was not measured, or the device works in it
+    )
+    copy_from_device: float | None = None
     memory_bytes: int | None = None
+    software_adapter: bool = False  # a GPU's work done by a processor, as the browser said
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def flops_per_s(self, precision: str, flops: float) -> float:
@@ -63,7 +66,9 @@ class Ceilings:
             "dispatch_s": self.dispatch_s,
             "execution_s": self.execution_s,
             "copy_to_device": self.copy_to_device,
+            "copy_from_device": self.copy_from_device,
             "memory_bytes": self.memory_bytes,
+            "software_adapter": self.software_adapter,
         }
 
     @classmethod
@@ -101,13 +106,17 @@ def from_probe(rows: Sequence[Mapping[str, Any]], name: str) -> Ceilings | None:
         dispatch_s=single.get("dispatch"),
         execution_s=single.get("execution"),
         copy_to_device=single.get("copy_to_device"),
+        copy_from_device=single.get("copy_from_device"),
+        software_adapter=any(row.get("software_adapter") for row in good),
     )
 
 
 @cache
 def datasheets() -> tuple[dict[str, str], ...]:
     """The rows of ``datasheet.csv``: makers' published figures, dense (without sparsity), with the page that states each."""
-    text = (resources.files(__package__) / "datasheet.csv").read_text(encoding="utf-8")
+    import csv
+
+    text = Path(__file__).with_name("datasheet.csv").read_text(encoding="utf-8")
     return tuple(csv.DictReader(text.splitlines()))
 
 

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from .ceilings import Ceilings
 from .fitting import Costs
 from .memory import Footprint
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,9 @@ class Measured:
     low_ms: float
     high_ms: float
     launches: int
+    energy_j: tuple[float, float, float, int] | None = (
+        None  # of an iteration: median, lowest and highest launch, and their number
+    )
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class FittedDevice:
     cells: tuple[Measured, ...]
     memory: Footprint | None
     software_adapter: bool = False
+    power_w: tuple[float, float] | None = (
+        None  # mean while models ran: the median of its cells, and how far they lie, in the logarithm
+    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,11 @@ class Fitted:
                     "costs": Costs(**device["costs"]),
                     "memory": device["memory"] and Footprint(**device["memory"]),
                     "models": {name: Costs(**costs) for name, costs in device["models"].items()},
-                    "cells": tuple(Measured(**cell) for cell in device["cells"]),
+                    "cells": tuple(
+                        Measured(**{**cell, "energy_j": cell["energy_j"] and tuple(cell["energy_j"])})
+                        for cell in device["cells"]
+                    ),
+                    "power_w": device["power_w"] and tuple(device["power_w"]),
                 }
             )
             for key, device in raw["devices"].items()
@@ -124,7 +133,7 @@ def version_of(evidence: Any) -> str:
 @cache
 def shipped() -> Fitted:
     """Trained on the reference measurements that come with the program, by ``benchmarks/prediction.py --train``."""
-    return Fitted.from_json((resources.files(__package__) / "reference.json").read_text(encoding="utf-8"))
+    return Fitted.from_json(Path(__file__).with_name("reference.json").read_text(encoding="utf-8"))
 
 
 def _rounded(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Four numbers a device: how far its engine stays from the roofline's arithmetic and traffic, and what a kernel and an execution cost.
+"""Eleven numbers a device: how far its engine stays from the roofline in each kind of work, and what a kernel and an execution cost.
 
-The time of an iteration is the sum over its phases of runs * (arithmetic * a + traffic * t + kernel * kernels + execution), with a the
-roofline's seconds of operators that arithmetic bounds, and t of those that traffic does. All four are positive and are fitted in
-logarithms, by least squares on the logarithm of the time, with a prior.
+The time of an iteration is the sum over its phases of runs * (the roofline's seconds of each kind of work (``roofline.WORK``) times a
+number of its own + kernel * kernels + execution). All are positive and are fitted in logarithms, by least squares on the logarithm of
+the time, with a prior. Of kinds that are alike the prior is on their ratio: a device on which only products with weights were seen to be
+slow is believed to be as slow in convolutions.
 """
 
 from __future__ import annotations
@@ -13,27 +14,51 @@ from dataclasses import dataclass
 from ..graph import ModelCounts
 from ..lazy_numpy import np
 from .ceilings import Ceilings
-from .roofline import phase_time
+from .roofline import WORK, phase_time
 
+NAMES = (*WORK, "kernel_s", "execution_s")
+KINDS = (*(f"{name}_s" for name in WORK), "kernels")
+TERMS = (*KINDS, "executions")
 SIGMA = 0.05  # of the logarithm of a measured time: what launches differ by
 STEPS, DAMPING = 60, 1e-3
 NOT_READ_BACK = ("encoder", "vision", "backward", "optimizer")  # their results stay on the device for the next phase
 WEIGHTS = {"total": 1.0, "first": 0.6, "token": 0.6}  # the parts of a generation are not independent of it
 
 
+# By their places in WORK: the first of each pair is believed to be as far from the roofline as the second.
+RATIOS = ((1, 0), (2, 0), (3, 0), (5, 4), (7, 6), (8, 6))
+
+
 @dataclass(frozen=True)
 class Costs:
-    """``arithmetic`` and ``traffic`` multiply the roofline's times; ``kernel_s`` is for each operator that is started, ``execution_s`` for
-    each run of a phase with its readback."""
+    """The first nine multiply the roofline's times; ``kernel_s`` is for each operator that is started, ``execution_s`` for each run of a
+    phase with its readback."""
 
-    arithmetic: float
-    traffic: float
+    linear: float
+    product: float
+    conv: float
+    few_rows: float
+    weights: float
+    streamed: float
+    moved: float
+    computed: float
+    placed: float
     kernel_s: float
     execution_s: float
 
+    @classmethod
+    def plain(cls, arithmetic: float, traffic: float, kernel_s: float, execution_s: float) -> Costs:
+        """The same for every kind of arithmetic, and of traffic."""
+        kinds = dict(zip(WORK, [arithmetic] * 4 + [traffic] * 5, strict=True))
+        return cls(**kinds, kernel_s=kernel_s, execution_s=execution_s)
+
+    @property
+    def array(self) -> tuple[float, ...]:
+        return tuple(getattr(self, name) for name in NAMES)
+
     @property
     def logs(self) -> np.ndarray:
-        return np.log([self.arithmetic, self.traffic, self.kernel_s, self.execution_s])
+        return np.log(self.array)
 
     @classmethod
     def of(cls, logs: Sequence[float] | np.ndarray) -> Costs:
@@ -42,35 +67,42 @@ class Costs:
 
 @dataclass(frozen=True)
 class Terms:
-    """What multiplies the four numbers, of the timed part of an iteration."""
+    """What multiplies the numbers, of the timed part of an iteration."""
 
-    arithmetic_s: float
-    traffic_s: float
+    linear_s: float
+    product_s: float
+    conv_s: float
+    few_rows_s: float
+    weights_s: float
+    streamed_s: float
+    moved_s: float
+    computed_s: float
+    placed_s: float
     kernels: float
     executions: float
     unknown_share: float = 0.0
 
     @property
-    def array(self) -> np.ndarray:
-        return np.array([self.arithmetic_s, self.traffic_s, self.kernels, self.executions])
+    def array(self) -> tuple[float, ...]:
+        return tuple(getattr(self, name) for name in TERMS)
+
+    @property
+    def roofline_s(self) -> float:
+        """What the ceilings alone say: nothing is faster."""
+        return sum(self.array[:9])
 
     def seconds(self, costs: Costs) -> float:
         return sum(self._parts(costs))
 
-    def shares(self, costs: Costs) -> tuple[float, ...]:
+    def shares(self, costs: Costs) -> tuple[float, float, float, float]:
         """Of the time: arithmetic, traffic, starting kernels, executions with their readback."""
         parts = self._parts(costs)
         total = sum(parts)
-        return tuple(part / total for part in parts)
+        return sum(parts[:4]) / total, sum(parts[4:9]) / total, parts[9] / total, parts[10] / total
 
     def _parts(self, costs: Costs) -> tuple[float, ...]:
         """Seconds of each; without numpy, which takes longer to import than an answer may."""
-        return (
-            self.arithmetic_s * costs.arithmetic,
-            self.traffic_s * costs.traffic,
-            self.kernels * costs.kernel_s,
-            self.executions * costs.execution_s,
-        )
+        return tuple(one * each for one, each in zip(self.array, costs.array, strict=True))
 
 
 def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) -> dict[str, Terms]:
@@ -79,12 +111,10 @@ def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) 
 
     def of(names: Sequence[str], once: bool = False) -> Terms:
         chosen = [(1 if once else runs, time) for name, (runs, time) in times.items() if name in names]
-        arithmetic = sum(runs * time.arithmetic_s for runs, time in chosen)
-        traffic = sum(runs * time.traffic_s for runs, time in chosen)
-        kernels = sum(runs * time.kernels for runs, time in chosen)
+        kinds = {kind: sum(runs * getattr(time, kind) for runs, time in chosen) for kind in KINDS}
         unknown = max((time.unknown_share for _, time in chosen), default=0.0)
         waited = sum(1 if once else runs for name, (runs, _) in times.items() if name in names and name not in NOT_READ_BACK)
-        return Terms(arithmetic, traffic, kernels, waited, unknown)
+        return Terms(**kinds, executions=waited, unknown_share=unknown)
 
     found = {"total": of(list(times))}
     if "prefill" in times:
@@ -95,23 +125,27 @@ def terms(counts: ModelCounts, ceilings: Ceilings, engine: str, precision: str) 
 
 
 def fit(rows: Sequence[tuple[Terms, float, float]], prior: Costs, spread: Sequence[float]) -> Costs:
-    """The costs that fit ``rows`` of (terms, seconds, weight) best, held to the ``prior`` by the ``spread`` of each number's logarithm.
+    """The costs that fit ``rows`` of (terms, seconds, weight) best, held to the ``prior`` by the ``spread`` of each number's logarithm, or
+    of its ratio to another (RATIOS).
 
     Levenberg-Marquardt; with no rows it is the prior.
     """
     if not rows:
         return prior
-    design = np.array([row[0].array for row in rows])
+    design = np.array([row[0].array for row in rows], dtype=float)
     seconds = np.log([row[1] for row in rows])
     weights = np.sqrt([row[2] for row in rows]) / SIGMA
-    centre, inverse = prior.logs, 1.0 / np.asarray(spread)
+    held = np.eye(design.shape[1])
+    for one, other in RATIOS:
+        held[one, other] = -1.0
+    centre, pull = prior.logs, held / np.asarray(spread)[:, None]
     logs, damping = centre.copy(), DAMPING
 
     def residuals(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = design * np.exp(at)
         total = parts.sum(1)
-        error = np.concatenate([(np.log(total) - seconds) * weights, (at - centre) * inverse])
-        slope = np.concatenate([parts / total[:, None] * weights[:, None], np.diag(inverse)])
+        error = np.concatenate([(np.log(total) - seconds) * weights, pull @ (at - centre)])
+        slope = np.concatenate([parts / total[:, None] * weights[:, None], pull])
         return error, slope
 
     error, slope = residuals(logs)

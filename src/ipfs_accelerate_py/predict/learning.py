@@ -12,12 +12,16 @@ from ..lazy_numpy import np
 from . import residual
 from .ceilings import Ceilings
 from .fitting import Costs, Terms, fit, rows_of, terms
-from .kinds import DEFAULTS, GENERIC, ceilings_of, group_of, with_probe
+from .kinds import ceilings_of, family, group_of, prior_of, to_probe
 from .observations import Evidence, Observation
 
 # How far, in the logarithm, a device may lie from its engine's prior, and a model on it from the device. Ceilings that are known are not
 # far from what engines reach; nominal ones are but a start.
-DEVICE_SPREAD, NOMINAL_SPREAD, MODEL_SPREAD = (0.3, 0.3, 1.2, 1.5), (0.7, 0.7, 1.2, 1.5), (0.15, 0.15, 0.3, 0.3)
+# The order is that of ``fitting.NAMES``; some are of ratios (``fitting.RATIOS``).
+ASSUMED_SPREAD = (0.3, 0.3, 0.3, 0.7, 0.3, 0.5, 0.3, 0.7, 0.7, 1.2, 1.5)  # of a device from what is assumed of its kind
+DEVICE_SPREAD = (0.15, 0.15, 0.2, 0.5, 0.15, 0.3, 0.2, 0.5, 0.5, 0.4, 0.7)
+NOMINAL_SPREAD = (0.7, 0.3, 0.3, 0.7, 0.7, 0.5, 0.7, 0.7, 0.7, 1.2, 1.5)
+MODEL_SPREAD = (0.15, 0.1, 0.1, 0.1, 0.15, 0.1, 0.15, 0.1, 0.1, 0.3, 0.3)
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,16 @@ class Knowledge:
     residual: dict[str, Any]
 
 
-def learn(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool) -> Knowledge:
-    """Engines from their devices, devices from their models; each level is the prior of the next. ``corrected``: with the residual."""
+def learn(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bool, *, of_models: bool = True) -> Knowledge:
+    """Engines from their devices, devices from their models; each level is the prior of the next. ``corrected``: with the residual.
+    Without ``of_models`` no model gets costs of its own, which most of the time goes into."""
     of_device: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         of_device[cell.key].append(cell)
-    rough = {key: fit_device(own, _start(own[0].group, ceilings.get(key))) for key, own in of_device.items()}
-    priors = {}
-    for group in sorted({cell.group for cell in cells}):
-        known = [rough[key].logs for key, own in of_device.items() if own[0].group == group]
-        priors[group] = Costs.of(np.mean(known, axis=0))
-    devices = {key: fit_device(own, with_probe(priors[own[0].group], ceilings.get(key))) for key, own in of_device.items()}
+    priors = _priors(of_device, ceilings)
+    devices = {key: fit_device(own, prior_of(priors, own[0].group, ceilings.get(key))) for key, own in of_device.items()}
     models = {}
-    for key, own in of_device.items():
+    for key, own in of_device.items() if of_models else ():
         for model in {cell.observation.model for cell in own}:
             fitting = [row for cell in own if cell.observation.model == model for row in cell.rows]
             models[key, model] = fit(fitting, devices[key], MODEL_SPREAD)
@@ -85,12 +86,24 @@ def learn(cells: Sequence[Cell], ceilings: Mapping[str, Ceilings], corrected: bo
     return Knowledge(priors, devices, models, residual.train(missed, corrected))
 
 
-def _start(group: str, ceilings: Ceilings | None) -> Costs:
-    return with_probe(DEFAULTS.get(group, GENERIC), ceilings)
+def _priors(of_device: Mapping[str, Sequence[Cell]], ceilings: Mapping[str, Ceilings]) -> dict[str, Costs]:
+    """The mean of an engine's devices, in logarithms, by the family of their ceilings; of probed ones relative to the probe."""
+    known: dict[str, list[Any]] = defaultdict(list)
+    for key, own in of_device.items():
+        group, found = own[0].group, ceilings.get(key)
+        rough = fit_device(own, prior_of({}, group, found), ASSUMED_SPREAD)
+        name = family(own[0].source)
+        if name == "probed" and found is not None:
+            rough = to_probe(rough, found)
+        known[f"{group} {name}"].append(rough.logs)
+    return {name: Costs.of(np.mean(logs, axis=0)) for name, logs in sorted(known.items())}
 
 
-def fit_device(cells: Sequence[Cell], prior: Costs) -> Costs:
-    spread = NOMINAL_SPREAD if cells and cells[0].source == "nominal" else DEVICE_SPREAD
+def fit_device(cells: Sequence[Cell], prior: Costs, spread: Sequence[float] | None = None) -> Costs:
+    if spread is None:
+        spread = DEVICE_SPREAD
+    if cells and cells[0].source == "nominal":
+        spread = NOMINAL_SPREAD
     return fit([row for cell in cells for row in cell.rows], prior, spread)
 
 

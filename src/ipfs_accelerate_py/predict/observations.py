@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from .ceilings import Ceilings, from_probe
 from .fitting import terms
 
 LONGEST_MS = 3_600_000.0  # a median of over an hour is no iteration
+ON_GPU = ("cuda", "rocm", "mps", "webgpu")
 DISTURBED = 1.5  # times as fast as the ceilings allow, by the median of a device's cells
 
 
@@ -58,6 +58,7 @@ class Observation:
     launches: int
     peak_bytes: float | None
     software_adapter: bool
+    energy_j: tuple[float, ...] = ()  # of an iteration, one a launch where the device has a counter
 
     @property
     def model(self) -> str:
@@ -103,11 +104,13 @@ def read(stores: Sequence[Path], exports: Iterable[Path] = ()) -> Evidence:
 def drop_disturbed(evidence: Evidence) -> None:
     """Leave out probes that launches on the same device contradict: nothing is much faster than its ceilings, so such a probe ran beside
     other work. They are counted."""
+    import statistics
+
     faster: dict[str, list[float]] = {}
     for each in evidence.observations:
         if (ceilings := evidence.probes.get(each.key.text)) is not None:
             least = terms(each.counts, ceilings, each.key.engine, each.precision)["total"]
-            faster.setdefault(each.key.text, []).append((least.arithmetic_s + least.traffic_s) / (each.ms["total"] / 1000))
+            faster.setdefault(each.key.text, []).append(least.roofline_s / (each.ms["total"] / 1000))
     for key, ratios in faster.items():
         if statistics.median(ratios) > DISTURBED:
             del evidence.probes[key]
@@ -115,12 +118,17 @@ def drop_disturbed(evidence: Evidence) -> None:
 
 
 def _add(evidence: Evidence, store: Path) -> None:
+    from ..measure.energy import per_iteration
     from ..store import queries
-    from ..store.observed import probes
+    from ..store.observed import energies, probes
 
+    joules: dict[tuple[str, str], list[float]] = {}
+    for spec, machine, platform, software, facts in energies(store):
+        if (each := per_iteration(facts, platform in ON_GPU and not software)) is not None:
+            joules.setdefault((spec, machine), []).append(each)
     for row in queries.spec_summaries(store):
         if row["launches_ok"]:
-            found = _observation(row)
+            found = _observation(row, joules.get((row["spec_hash"], row["machine_hash"]), []))
             if isinstance(found, str):
                 evidence.left_out[found] += 1
             else:
@@ -134,7 +142,7 @@ def _add(evidence: Evidence, store: Path) -> None:
             evidence.left_out["a probe has no usable rates"] += 1
 
 
-def _observation(row: dict[str, Any]) -> Observation | str:
+def _observation(row: dict[str, Any], energy_j: Sequence[float]) -> Observation | str:
     """The cell of a summary's row, or why it teaches nothing."""
     if row["provenance"] != "measured":
         return f"they are {row['provenance']}"
@@ -158,7 +166,7 @@ def _observation(row: dict[str, Any]) -> Observation | str:
         )
     except UserError as error:
         return f"their models are not known ({error})"
-    on_device = row["platform"] in ("cuda", "rocm", "mps", "webgpu")
+    on_device = row["platform"] in ON_GPU
     peak = row["device_peak_mb"] if on_device else row["host_peak_mb"]
     return Observation(
         key=DeviceKey(
@@ -181,4 +189,5 @@ def _observation(row: dict[str, Any]) -> Observation | str:
         launches=row["launches_ok"],
         peak_bytes=peak * 1e6 if peak is not None and math.isfinite(peak) and peak > 0 else None,
         software_adapter=bool(row["software_adapter"]),
+        energy_j=tuple(each for each in energy_j if math.isfinite(each) and each > 0),
     )

@@ -34,7 +34,8 @@ class Prediction:
     ``interpolated`` (this model was measured on this device at other sizes), ``new model`` (the device was measured with other
     models), ``new device`` (only its ceilings were probed) or ``datasheet`` (not even those). Times are of one iteration in
     milliseconds, throughput is items a second. ``machine`` is the hash that stores have, or the name of a datasheet; ``machine_name`` is
-    for people: the GPU or the processor. ``energy_j`` is None with the reason in ``energy_reason``. ``reasons`` are sentences.
+    for people: the GPU or the processor. ``energy_j`` is of an iteration, with what it rests on in
+    ``energy_reason`` and ``energy_provenance`` measured or predicted; or None with the reason. ``reasons`` are sentences.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Prediction:
     reasons: tuple[str, ...] = field(default=())
     machine_name: str = ""
     software_adapter: bool = False
+    energy_provenance: str | None = None
     memory_provenance: str = "predicted"  # also where the time was measured: peaks are not taken from a store
 
     def to_dict(self) -> dict[str, Any]:

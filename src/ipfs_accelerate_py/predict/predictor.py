@@ -10,17 +10,18 @@ from pathlib import Path
 from ..errors import UserError, nearest
 from ..graph import ModelCounts, ModelDescription, count
 from ..graph.counting import lengths, within_limit
+from ..graph.parts import parts_of
 from ..spec import MODES, PLATFORMS, PRECISIONS
 from . import conformal, residual
 from .ceilings import Ceilings, from_datasheet, words_of
 from .fitted import Fitted, FittedDevice, Measured, shipped
 from .fitting import Costs, terms
-from .kinds import DEFAULTS, GENERIC, GPU_PLATFORMS, group_of
+from .kinds import GPU_PLATFORMS, group_of, known_kind, prior_of
 from .memory import prior
 from .observations import DeviceKey
 from .prediction import Candidate, Interval, Prediction
 
-NO_ENERGY = "no energy counter was read where this was measured"
+NO_ENERGY = "no energy counter was read where this was measured (RAPL and NVIDIA's are, where the machine shows them)"
 UNKNOWN_WIDTH = 1.0  # widens, in the logarithm, by this times the share of operators that are not known
 OTHER_PRECISION = 0.3  # widens where the device was measured at other precisions alone
 FAR = 1.5  # widens by this factor what is far from all that was measured with the engine
@@ -81,6 +82,18 @@ class Predictor:
                 )
         return found
 
+    def ceilings(
+        self,
+        *,
+        platform: str,
+        engine: str | None,
+        device: str = "default",
+        browser: str | None = None,
+        machine: str | None = None,
+    ) -> Ceilings:
+        """What this device can do at most, named as for ``predict``. UserError for a place that nothing is known of."""
+        return self._where(platform, engine, device, browser, machine).ceilings
+
     def predict(
         self,
         description: ModelDescription,
@@ -95,9 +108,11 @@ class Predictor:
         new_tokens: int | None = None,
         precision: str = "float32",
         mode: str = "inference",
+        part: str | None = None,
     ) -> Prediction:
         """``machine`` is a machine's hash (or its beginning), words of the name of its device, or a device of the datasheets; by default
-        the one that is known best. UserError for a place that nothing is known of, and for values that are none."""
+        the one that is known best. ``part`` names one of ``graph.parts.parts_of``: the figures are of its share alone, and predicted.
+        UserError for a place that nothing is known of, and for values that are none."""
         for name, known, what in (
             (platform, PLATFORMS, "platform"),
             (precision, PRECISIONS, "precision"),
@@ -111,9 +126,11 @@ class Predictor:
         counts = count(
             description, batch_size=batch_size, sequence_length=sequence, new_tokens=new, precision=precision, mode=mode
         )
+        if part is not None:
+            counts = parts_of(counts)[part]
         where = self._where(platform, engine, device, browser, machine)
         asked = (batch_size, sequence, new_or_none, precision, mode)
-        cell = _find(where.fitted, description, asked)
+        cell = _find(where.fitted, description, asked) if part is None else None
         reasons = _about(where)
         if cell is not None:
             half = conformal.next_launch(cell.low_ms, cell.high_ms, cell.launches)
@@ -128,6 +145,7 @@ class Predictor:
         reasons += [note[0].upper() + note[1:] + "." for note in counts.notes]
         latency = conformal.interval(times["total"], half)
         first, token = times.get("first"), times.get("token")
+        energy, basis, energy_provenance = _energy(where.fitted, cell, latency, half)
         return Prediction(
             model=description.name,
             platform=platform,
@@ -145,8 +163,9 @@ class Predictor:
             time_to_first_token_ms=None if first is None else conformal.interval(first, half),
             time_per_output_token_ms=None if token is None else conformal.interval(token, half),
             memory_bytes=self._memory(counts, where, mode),
-            energy_j=None,
-            energy_reason=NO_ENERGY,
+            energy_j=energy,
+            energy_reason=basis,
+            energy_provenance=energy_provenance,
             regime=regime,
             provenance=provenance,
             model_version=self.version,
@@ -178,7 +197,7 @@ class Predictor:
             reasons.append("This work is unlike all that was measured with this engine, which widens the interval.")
             half *= FAR
         kind = group_of(where.key.platform, engine, where.key.browser, software)
-        if regime in ("new device", "datasheet") and kind not in self.fitted.priors and kind not in DEFAULTS:
+        if regime in ("new device", "datasheet") and not known_kind(self.fitted.priors, kind):
             half += NO_SUCH_KIND
             reasons.append(f"No device of this kind ({kind}) was ever measured, so the value is little more than a guess.")
         if total.unknown_share > 0:
@@ -242,7 +261,7 @@ class Predictor:
             raise UserError(f"{ceilings.name} is a {kind}, which the platform {platform} does not run on.")
         chosen = engine or next((DeviceKey.of(each.key).engine for each in others), None) or _usual_engine(platform)
         group = group_of(platform, chosen, browser)
-        costs = self.fitted.priors.get(group) or DEFAULTS.get(group, GENERIC)
+        costs = prior_of(self.fitted.priors, group, ceilings)
         key = DeviceKey(machine=ceilings.name, platform=platform, engine=chosen, device=device, browser=browser)
         return _Where(None, ceilings, costs, key, "datasheet")
 
@@ -297,6 +316,23 @@ def _find(
     return None
 
 
+def _energy(
+    fitted: FittedDevice | None, cell: Measured | None, latency: Interval, half: float
+) -> tuple[Interval | None, str, str | None]:
+    """Joules of an iteration, what they rest on, and their provenance. Predicted it is the device's mean power while other models ran,
+    times the time; ``half`` is the half-width of the time's interval."""
+    if cell is not None and cell.energy_j is not None:
+        middle, low, high, launches = cell.energy_j
+        known = conformal.next_launch(low, high, launches)
+        told = f"Counted by the hardware over {launches} launches, with all else that the device did."
+        return conformal.interval(middle, half if known is None else known), told, "measured"
+    if fitted is None or fitted.power_w is None:
+        return None, NO_ENERGY, None
+    watts, apart = fitted.power_w
+    told = f"The device drew {watts:.3g} W while other models ran, by its counters; the time is multiplied by that."
+    return conformal.interval(watts * latency.value / 1000, half + apart), told, "predicted"
+
+
 def _about(where: _Where) -> list[str]:
     if where.fitted is None:
         return [f"The ceilings are those of a datasheet: {where.ceilings.name}, {where.ceilings.facts['source']}."]
@@ -305,7 +341,11 @@ def _about(where: _Where) -> list[str]:
     return [told, *software]
 
 
-_SOURCES = {"probe": "its probe", "datasheet": "a datasheet", "nominal": "nothing but its own launches"}
+_SOURCES = {
+    "probe": "its probe",
+    "datasheet": "a datasheet",
+    "nominal": "nothing but its own launches",
+}
 
 
 def _basis(regime: str, n: int, groups: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from . import conformal
 from .ceilings import Ceilings
 from .evaluation import footprints, left_out, memory_errors, residual_helps
 from .fitted import Fitted, FittedDevice, Measured, Width, version_of
-from .kinds import GENERIC, ceilings_of, group_of, machine_name, with_probe
+from .kinds import ceilings_of, group_of, machine_name, prior_of
 from .learning import Cell, Knowledge, cells_of, learn
 from .memory import fit_memory
 from .observations import DeviceKey, Evidence, Observation
@@ -68,18 +69,29 @@ def _never_narrower(widths: dict[str, Width]) -> dict[str, Width]:
 
 def _device(key: str, own: Sequence[Cell], ceilings: Ceilings, known: Knowledge, evidence: Evidence) -> FittedDevice:
     parsed = DeviceKey.of(key)
-    software = any(cell.observation.software_adapter for cell in own)
-    prior = known.priors.get(group_of(parsed.platform, parsed.engine, parsed.browser, software), GENERIC)
+    software = ceilings.software_adapter or any(cell.observation.software_adapter for cell in own)
+    prior = prior_of(known.priors, group_of(parsed.platform, parsed.engine, parsed.browser, software), ceilings)
     return FittedDevice(
         key=key,
         name=machine_name(evidence.machines.get(parsed.machine, {}), parsed.platform),
         ceilings=ceilings,
-        costs=known.devices.get(key) or with_probe(prior, ceilings),
+        costs=known.devices.get(key) or prior,
         models={model: costs for (device, model), costs in known.models.items() if device == key},
         cells=tuple(_measured(cell.observation) for cell in own),
         memory=fit_memory(footprints(cell.observation for cell in own), parsed.platform, parsed.engine),
         software_adapter=software,
+        power_w=power([cell.observation for cell in own]),
     )
+
+
+def power(measured: Sequence[Observation]) -> tuple[float, float] | None:
+    """Watts while models ran, and the largest distance of a cell from them in the logarithm; None where no energy was counted, or of one
+    cell alone, which says nothing of others."""
+    watts = [statistics.median(each.energy_j) / (each.ms["total"] / 1000) for each in measured if each.energy_j]
+    if len(watts) < 2:
+        return None
+    middle = statistics.median(watts)
+    return middle, max(abs(math.log(each / middle)) for each in watts)
 
 
 def _measured(each: Observation) -> Measured:
@@ -94,4 +106,7 @@ def _measured(each: Observation) -> Measured:
         low_ms=each.low_ms,
         high_ms=each.high_ms,
         launches=each.launches,
+        energy_j=(statistics.median(each.energy_j), min(each.energy_j), max(each.energy_j), len(each.energy_j))
+        if each.energy_j
+        else None,
     )

@@ -123,20 +123,42 @@ class LayerStream:
             add(None, (norm(part),))
         return found["head"]
 
+    def gradient(self, layer: Any, states: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """By the layer's input ``states`` [windows, length, hidden_size], given that by its output; both on the CPU."""
+        import torch
+
+        parts = []
+        size = self._batch()
+        with torch.enable_grad():
+            for part, behind in zip(states.split(size), after.split(size), strict=True):
+                given = part.to(self.device).requires_grad_()
+                self._output(layer, given).backward(behind.to(self.device))
+                assert given.grad is not None
+                parts.append(given.grad.cpu())
+        return torch.cat(parts)
+
+    def _batch(self) -> int:
+        """Windows at a time."""
+        return max(1, BATCH_TOKENS // self.hidden.shape[1])
+
     def _batches(self) -> Iterator[torch.Tensor]:
-        size = max(1, BATCH_TOKENS // self.hidden.shape[1])
-        for part in self.hidden.split(size):
+        for part in self.hidden.split(self._batch()):
             yield part.to(self.device)
 
     def _outputs(self, layer: Any) -> Iterator[torch.Tensor]:
         import torch
 
-        positions = torch.arange(self.hidden.shape[1], device=self.device)[None]
         with torch.inference_mode():
             for part in self._batches():
-                rotary = self._rotary(part, positions)
-                # Without a mask transformers' sdpa attention is causal.
-                yield layer(part, attention_mask=None, position_embeddings=rotary)
+                yield self._output(layer, part)
+
+    def _output(self, layer: Any, part: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        positions = torch.arange(part.shape[1], device=self.device)[None]
+        # Without a mask transformers' sdpa attention is causal.
+        found: torch.Tensor = layer(part, attention_mask=None, position_embeddings=self._rotary(part, positions))
+        return found
 
 
 def _summing(found: dict[str, torch.Tensor], name: str, diagonal: bool) -> Callable[[Any, tuple[Any, ...]], None]:

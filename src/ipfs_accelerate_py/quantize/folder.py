@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError, nearest
 from . import architecture, safetensors_file, stored
+from .fisher import fisher
 from .formats import BITS, Format
 from .plan import Plan, mixed, uniform
 from .sensitivity import measure
@@ -68,7 +69,8 @@ def windows_digest(windows: np.ndarray | None) -> str | None:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run reports before each tensor or shard: the ``phase`` (measuring, quantising, checking), its name, and float16 bytes."""
+    """What a run reports before each tensor or shard: the ``phase`` (listening to the text, measuring, quantising, checking), its name,
+    and float16 bytes."""
 
     phase: str
     name: str
@@ -126,7 +128,6 @@ class _Run:
         )
         checking = self._heard("checking")
         damaged = False
-        self.done_bytes = 0
         for shard, names in architecture.shards(self.shapes).items():
             known = self.state["shards"].get(shard)
             if known is not None and stored.damage_of(self.folder, known) is None:
@@ -170,11 +171,15 @@ class _Run:
             return uniform(config, form)
         mixed(config, form, self.request.budget)  # a budget that is too small is refused before anything is measured
         widths = tuple(bits for bits in BITS if bits >= form.bits)
-        errors = measure(self.source, form.group_size, widths, self.windows, self.device, self._heard("measuring"))
+        costs = None
+        if self.windows is not None:
+            costs = fisher(self.source, self.windows, self.device, self._heard("listening"))
+        errors = measure(self.source, form.group_size, widths, costs, self.device, self._heard("measuring"))
         return mixed(config, form, self.request.budget, errors)
 
     def _heard(self, phase: str) -> Callable[[str], None]:
         total = architecture.float16_bytes(self.source.config)
+        self.done_bytes = 0
 
         def heard(name: str) -> None:
             self.on_progress(Progress(phase, name, self.done_bytes, total))

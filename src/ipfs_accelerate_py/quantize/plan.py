@@ -66,8 +66,8 @@ def mixed(
 ) -> Plan:
     """Widths of ``form.bits`` and more that take at most ``budget`` bits a weight on average over all the tensors.
 
-    ``errors`` holds the measured relative squared error of each matrix by bits; without it every matrix is taken to have a
-    quarter of the error with each bit more, and the priors alone decide. Greedy: the next step is always the one that saves most error
+    ``errors`` holds what each matrix costs by bits, measured (``sensitivity.measure``); without it every matrix is taken to have a
+    quarter of the error with each bit more, times its prior. Greedy: the next step is always the one that saves most error
     a byte, by whichever wider format does. UserError for a budget below the least.
     """
     layers = int(config["num_hidden_layers"])
@@ -85,11 +85,10 @@ def mixed(
     curves = {}
     steps: list[_Step] = []
     for name, shape in sizes.items():
-        factor = prior(name, layers)
         curves[name] = {
             bits: (
                 Format(bits, form.group_size).stored_bytes(*shape),
-                factor * (errors[name][bits] if errors else 4.0 ** (BITS[0] - bits)),
+                errors[name][bits] if errors else prior(name, layers) * 4.0 ** (BITS[0] - bits),
             )
             for bits in widths
         }

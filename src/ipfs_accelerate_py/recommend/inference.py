@@ -21,7 +21,6 @@ from .selection import Score
 
 FULL_PRECISIONS = ("float32", "float16", "bfloat16")
 ROUNDED_PRECISIONS = ("int8", "int4")
-GRAPH_BYTES = 1.5e9  # above it, ONNX files have external data, which the browsers' path has not been seen to load
 
 
 class Predicts(Protocol):
@@ -93,6 +92,7 @@ def score(
         throughput_per_s=found.throughput_per_s,
         memory_bytes=found.memory_bytes,
         energy_j=found.energy_j,
+        energy_provenance=found.energy_provenance,
         cost_per_million=per_million(price, found.throughput_per_s) if price else None,
         source=found.regime,
         provenance=found.provenance,

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..graph import ModelDescription
 from ..predict import Candidate, Interval, Prediction, Predictor
-from ..predict.ceilings import datasheets, from_datasheet
+from ..predict.ceilings import Ceilings, datasheets, from_datasheet
 from .places import Place, from_candidates
 
 ELSEWHERE = math.log(1.5)  # how much another machine widens an interval where the predictor has no width for new devices
@@ -70,8 +70,20 @@ class Knowledge:
         """As ``Predictor.predict``; ``machine`` None means this one. Where nothing is known of this machine, the figures of the best known
         one stand in, with a wider interval, as predictions, and a reason that says so. A software adapter is never told by a GPU, nor
         a GPU by a software adapter: UserError where only the other kind is known."""
+        machine, own = self._machine(where, software_adapter)
+        found = self.predictor.predict(description, **{**where, "machine": machine})
+        return found if own else self._elsewhere(found)
+
+    def ceilings(self, place: Place) -> Ceilings:
+        """What the place can do at most; of the machine that stands in where nothing is known of this one."""
+        names = ("platform", "engine", "device", "browser", "machine")
+        where = {name: getattr(place, name) for name in names}
+        return self.predictor.ceilings(**{**where, "machine": self._machine(where, place.software_adapter)[0]})
+
+    def _machine(self, where: dict[str, Any], software_adapter: bool) -> tuple[str | None, bool]:
+        """Whose figures answer, and whether they are of the machine that was meant."""
         if where.get("machine") is not None:
-            return self.predictor.predict(description, **where)
+            return where["machine"], True
         alike = [each for each in self._candidates if _same(each, where)]
         if alike and all(each.software_adapter != software_adapter for each in alike):
             kind, other = ("software adapter", "GPU") if software_adapter else ("GPU", "software adapter")
@@ -80,9 +92,8 @@ class Knowledge:
             )
         known = [each for each in self._candidates if each.machine == self.own_machine]
         if any(_same(each, where) for each in known):
-            return self.predictor.predict(description, **{**where, "machine": self.own_machine})
-        stand_in = next((each.machine for each in alike if each.software_adapter == software_adapter), None)
-        return self._elsewhere(self.predictor.predict(description, **{**where, "machine": stand_in}))
+            return self.own_machine, True
+        return next((each.machine for each in alike if each.software_adapter == software_adapter), None), False
 
     def _elsewhere(self, found: Prediction) -> Prediction:
         width = self.predictor.fitted.widths.get("new device")
@@ -98,6 +109,8 @@ class Knowledge:
             throughput_per_s=wider(found.throughput_per_s),
             time_to_first_token_ms=found.time_to_first_token_ms and wider(found.time_to_first_token_ms),
             time_per_output_token_ms=found.time_per_output_token_ms and wider(found.time_per_output_token_ms),
+            energy_j=found.energy_j and wider(found.energy_j),
+            energy_provenance=found.energy_provenance and "predicted",
             regime="datasheet" if found.regime == "datasheet" else "new device",
             provenance="predicted",
             reasons=(reason, *(each for each in found.reasons if not each.startswith("Measured:"))),

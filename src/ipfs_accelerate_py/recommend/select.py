@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..errors import UnavailableError, UserError
 from ..graph import ModelDescription, describe
-from ..models.registry import model_classes
+from ..models.registry import model_class
 from ..report.wording import rounded
-from . import choose, inference, training
+from . import choose, inference, parts, training
 from .configuration import configuration, default_kind
 from .knowledge import Knowledge
 from .places import HERE, Place, chosen, here, limited
@@ -121,7 +121,7 @@ def _agrees(request: Request, description: ModelDescription) -> None:
     """What was said of the model beside its name is checked against what it is."""
     if request.family is not None and description.family not in (request.family, "unknown"):
         raise UserError(f"{description.name} is of the family {description.family}, not {request.family}.")
-    kind = model_classes().get(description.model_class or "")
+    kind = model_class(description.model_class)
     if request.task is not None and kind is not None and request.task != kind.task:
         raise UserError(f"{description.name} is for {kind.task}, not for {request.task}.")
 
@@ -152,6 +152,8 @@ def _scored(
 
     def at(precisions: Sequence[str]) -> list[Score]:
         found = rate(description, request, places, precisions, knowledge, prices)
+        if request.mode == "inference":
+            found += parts.better(description, request, places, precisions, knowledge, found)
         return choose.within_limit(found, request.latency_slo_ms) if request.latency_slo_ms else found
 
     if request.precision is not None:
@@ -190,7 +192,8 @@ def describe_figure(score: Score, objective: str) -> str:
         return f"not known ({score.unknown.get(objective, 'no grounds')})"
     scale = 1e-9 if objective == "memory" else 1.0
     value, low, high = (each * scale for each in (found.value, found.low, found.high))
-    return f"{rounded(value)} [{rounded(low)}, {rounded(high)}] {choose.UNITS[objective]}, {score.provenance or 'by formula'}"
+    provenance = {"energy": score.energy_provenance, "memory": score.memory_provenance}.get(objective, score.provenance)
+    return f"{rounded(value)} [{rounded(low)}, {rounded(high)}] {choose.UNITS[objective]}, {provenance or 'by formula'}"
 
 
 def _measure_next(description: ModelDescription, request: Request, primary: Score, rivals: Sequence[Score]) -> tuple[str, ...]:

@@ -12,6 +12,28 @@ from .training_memory import TrainingMemory
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a model and where it would run, for its own time."""
+
+    name: str
+    place: Place
+    latency_ms: Interval
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} on {self.place.label}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"part": self.name, "label": self.place.label, "latency_ms": asdict(self.latency_ms)} | place_dict(self.place)
+
+
+def place_dict(place: Place) -> dict[str, Any]:
+    """What JSON says of a place."""
+    names = ("platform", "engine", "device", "browser", "machine", "description", "known")
+    return {name: getattr(place, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One candidate: a place at a precision, and for training the best layout on it. Times are of one inference or step, in milliseconds;
     throughput is items a second. ``reason`` says why it is not feasible. ``source`` is a regime of the prediction, ``provenance`` measured
@@ -25,7 +47,8 @@ class Score:
     throughput_per_s: Interval | None = None
     memory_bytes: Interval | None = None
     memory_provenance: str = "predicted"  # also where the time was measured: peaks are not taken from a store
-    energy_j: Interval | None = None
+    energy_j: Interval | None = None  # of an iteration
+    energy_provenance: str | None = None
     cost_per_million: Interval | None = None
     memory_parts: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
@@ -35,19 +58,24 @@ class Score:
     pareto: bool = False
     layout: Layout | None = None
     training_memory: TrainingMemory | None = None
+    parts: tuple[
+        Part, ...
+    ] = ()  # in the order in which they run, where they run in different places; ``place`` is that of the last
     shortfall: tuple[str, float] | None = None  # which limit is missed, and the value that would do
 
     @property
     def label(self) -> str:
-        parts = [self.place.label, self.precision, self.layout.label if self.layout else ""]
+        where = " and ".join(part.label for part in self.parts) or self.place.label
+        parts = [where, self.precision, self.layout.label if self.layout else ""]
         return ", ".join(part for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
         value = {
-            key: each for key, each in asdict(self).items() if key not in ("place", "layout", "training_memory", "shortfall")
-        }
-        place = asdict(self.place)
-        value |= {key: place[key] for key in ("platform", "engine", "device", "browser", "machine", "description", "known")}
+            key: each
+            for key, each in asdict(self).items()
+            if key not in ("place", "layout", "training_memory", "shortfall", "parts")
+        } | place_dict(self.place)
+        value["parts"] = [part.to_dict() for part in self.parts]
         value["layout"] = self.layout.to_dict() if self.layout else None
         value["memory_per_gpu"] = self.training_memory.to_dict() if self.training_memory else None
         return value

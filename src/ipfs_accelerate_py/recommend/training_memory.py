@@ -22,7 +22,7 @@ from .activations import (
     model_bytes,
 )
 from .layout import Layout
-from .stacks import Shape
+from .stacks import Shape, Stack
 
 # Outside torch's allocator: an assumption for a GPU's context, cuBLAS workspace and NCCL buffers (0.3 to 0.6 GB are usual); not measured.
 CONTEXT_BYTES = {"cuda": 600_000_000, "rocm": 600_000_000, "mps": 0, "cpu": 0}
@@ -82,8 +82,9 @@ def gathered_bytes(shape: Shape, layout: Layout) -> float:
 
 def training_memory(shape: Shape, layout: Layout, model_class: str | None = None, *, platform: str = "cuda") -> TrainingMemory:
     """The peak of one device. ``platform`` decides the optimizer's own workspace: fused on a GPU, one tensor at a time on the CPU."""
-    if shape.dropout and platform == "cpu":  # torch has no fused attention with dropout on processors
-        shape = replace(shape, stacks=tuple(replace(stack, fused=False) for stack in shape.stacks))
+    shape = replace(
+        shape, stacks=tuple(_as_trained(stack, shape.dropout, layout.precision, platform) for stack in shape.stacks)
+    )
     weights, gradients, states = state_bytes(shape.parameters, layout)
     host = 0.0
     if layout.offload:  # states and gradients go to the host (ZeRO-Offload), from stage 3 on weights as well
@@ -121,6 +122,17 @@ def training_memory(shape: Shape, layout: Layout, model_class: str | None = None
         peak=weights + states + moments + context,
         host=host,
     )
+
+
+def _as_trained(stack: Stack, dropout: bool, precision: str, platform: str) -> Stack:
+    """The stack with the attention that torch has for it. On processors none is fused with dropout. On GPUs shared heads (``enable_gqa``
+    of scaled_dot_product_attention, https://docs.pytorch.org/docs/stable/nn.functional.html) are fused by FlashAttention alone, which
+    takes 16 bits alone: at float32 the scores are written, and keys and values repeated for each head."""
+    if platform == "cpu":
+        return replace(stack, fused=False) if dropout else stack
+    if precision == "float32" and stack.key_value_width < stack.width:
+        return replace(stack, fused=False, key_value_heads=0)
+    return stack
 
 
 def _at_embedding(

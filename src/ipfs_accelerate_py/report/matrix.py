@@ -23,7 +23,8 @@ LAUNCHES = """
     SELECT launch_summary.* EXCLUDE (label), machine.facts AS machine, launch.facts ->> '$.browser.version' AS browser_version,
         launch.facts -> '$.device' AS session_device, launch.facts ->> '$.threads' AS threads,
         launch.facts ->> '$.kv_cache_bits' AS kv_cache_bits,
-        TRY_CAST(launch.facts ->> '$.coverage_time_share' AS DOUBLE) AS time_share
+        TRY_CAST(launch.facts ->> '$.coverage_time_share' AS DOUBLE) AS time_share,
+        launch.facts ->> '$.coverage_time_unknown' AS time_unknown
     FROM launch_summary
     JOIN launch USING (launch_id)
     JOIN machine ON machine.machine_hash = launch_summary.machine_hash

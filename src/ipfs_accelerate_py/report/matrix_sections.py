@@ -189,8 +189,6 @@ def _targets(title: str, matrix: Matrix, rows: Sequence[Row]) -> Section:
     for row in rows:
         rated = row.rated
         parts = [row.platform, row.browser or row.engine, *([] if row.device == "default" else [row.device])]
-        coverage = [] if rated.coverage is None else [f"{int(rated.coverage * 1000) / 10:g} % of nodes"]
-        coverage += [] if rated.time_coverage is None else [f"{int(rated.time_coverage * 1000) / 10:g} % of time"]
         table.append(
             (
                 row.model_class,
@@ -200,7 +198,7 @@ def _targets(title: str, matrix: Matrix, rows: Sequence[Row]) -> Section:
                 "" if rated.slowdown is None else f"{rated.slowdown:.2g}× ({rated.device_class})",
                 ", ".join([*rated.precisions, *(f"no {name}" for name in rated.lacking)]),
                 f"{rated.launches_ok}/{rated.launches}",
-                ", ".join(coverage) or ("not known" if rated.launches_ok else ""),
+                coverage_text(rated, row.engine),
                 "" if rated.read_back is None else f"{rated.read_back / 1e3:,.4g} kB",
                 "; ".join(_cut(reason) for reason in rated.reasons),
                 Runs(rated.specs, row.machine),
@@ -208,7 +206,8 @@ def _targets(title: str, matrix: Matrix, rows: Sequence[Row]) -> Section:
         )
     text = (
         f"Times are over the fastest of the class of device on that machine: up to {HIGH:g}× High, up to {MEDIUM:g}× Medium. Coverage is "
-        "the share on the provider asked for; read back is what one iteration copies back. Runs are hashes of specs: "
+        "the share of the graph's nodes, and of their time, on the provider asked for; read back is what one iteration copies back. "
+        "Runs are hashes of specs: "
         "`ipfs-accelerate query \"SELECT * FROM launch_summary WHERE spec_hash = '...'\"` lists their launches."
     )
     head = (
@@ -225,6 +224,20 @@ def _targets(title: str, matrix: Matrix, rows: Sequence[Row]) -> Section:
         "runs",
     )
     return Section(title, text, head, tuple(table))
+
+
+def coverage_text(rated: Rated, engine: str) -> str:
+    """The share of nodes, and of their time or why that is not known."""
+    if not rated.launches_ok:
+        return ""
+    if rated.coverage is None:
+        return "torch has one provider" if engine == "torch" else "not known"
+    nodes = f"{int(rated.coverage * 1000) / 10:g} % of nodes"
+    if rated.time_coverage is not None:
+        return f"{nodes}, {int(rated.time_coverage * 1000) / 10:g} % of time"
+    if rated.coverage == 1:
+        return f"{nodes} and of time"  # no other provider ran any
+    return f"{nodes}; time: {rated.time_unknown or NOT_MEASURED}"
 
 
 def _machines(matrix: Matrix) -> Section:

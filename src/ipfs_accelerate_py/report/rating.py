@@ -37,7 +37,8 @@ RULE = (
 @dataclass(frozen=True, kw_only=True)
 class Rated:
     """``slowdown`` is the geometric mean over workloads of the median over the class's fastest, None without a checked result.
-    ``coverage`` is the lowest share of nodes, ``read_back`` the most bytes of an iteration; None where they are not known."""
+    ``coverage`` is the lowest share of nodes, ``time_coverage`` that of their time, ``read_back`` the most bytes of an iteration; None
+    where they are not known."""
 
     rating: str
     reasons: tuple[str, ...]  # why it is not higher
@@ -51,6 +52,7 @@ class Rated:
     launches: int = 0
     coverage: float | None = None
     time_coverage: float | None = None
+    time_unknown: str | None = None  # why there is no share of time
     read_back: int | None = None
     specs: tuple[str, ...] = ()
     launch_ids: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ def rate(launches: Sequence[Launch], all_medians: Mapping[tuple[Contest, str], f
     slowdown = geometric_mean(list(contested.values())) if contested else 1.0
     used = [launch for launch in checked if _key(launch)[1] == fastest[_key(launch)[0]][1]]
     shares = [launch["coverage_share"] for launch in used if launch["coverage_share"] is not None]
+    untimed = [launch["time_unknown"] for launch in used if launch["time_unknown"]]
     times = [launch["time_share"] for launch in used if launch["time_share"] is not None]
     reads = [launch["bytes_read_back"] for launch in used if launch["bytes_read_back"] is not None]
     passed = {launch["precision"] for launch in checked}
@@ -127,7 +130,8 @@ def rate(launches: Sequence[Launch], all_medians: Mapping[tuple[Contest, str], f
     if lost:
         limits.append(f"{len(lost)} of {len(lost) + len(used)} launches ended without a result: {_why_nothing(lost)}")
     if shares and min(shares) < 1:
-        limits.append(f"only {_percent(min(shares))} of the nodes ran on the provider asked for")
+        time = f", {_percent(min(times))} of their time" if times else ""
+        limits.append(f"only {_percent(min(shares))} of the nodes{time} ran on the provider asked for")
     for name in lacking:
         began = [row for row in launches if row["precision"] == name and row["error_phase"] != "plan"]
         # One that the platform does not offer at all is stated, not held against it: no platform offers all.
@@ -149,6 +153,7 @@ def rate(launches: Sequence[Launch], all_medians: Mapping[tuple[Contest, str], f
         launches_ok=len(checked),
         coverage=min(shares, default=None),
         time_coverage=min(times, default=None),
+        time_unknown=None if times else next(iter(untimed), None),
         read_back=max(reads, default=None),
     )
 

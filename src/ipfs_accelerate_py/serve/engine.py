@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from ..errors import LaunchError
@@ -14,21 +14,34 @@ CURABLE = frozenset(("browser_crashed", "gpu_process_crashed", "device_lost", "p
 RESTARTS_PER_ANSWER = 2
 
 
-class Engine(Protocol):
-    """What the scheduler needs. One answer at a time; only ``cancel`` may be called from another thread."""
+class Answer(Protocol):
+    """Tokens as they come. ``finish_reason`` says afterwards why they ended; ``reused_tokens`` of the prompt were in the cache, known from
+    the first token on. Iterating raises LaunchError."""
 
-    context_length: int
     finish_reason: str | None
     reused_tokens: int
+
+    def __iter__(self) -> Iterator[Token]: ...
+
+    def cancel(self) -> None:
+        """End it; from any thread."""
+        ...
+
+    def close(self) -> None:
+        """By its reader, who wants no more of it."""
+        ...
+
+
+class Engine(Protocol):
+    """What the scheduler needs. ``slots`` answers at a time, each read by a thread of its own."""
+
+    slots: int
+    context_length: int
     restarts: int
 
     def generate(
         self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, on_restart: Callable[[str, int], None]
-    ) -> Generator[Token, None, None]:
-        """Tokens as they come; ``finish_reason`` says afterwards why they ended. Closing the iterator cancels. Raises LaunchError."""
-        ...
-
-    def cancel(self) -> None: ...
+    ) -> Answer: ...
 
     def cache_facts(self) -> dict[str, Any]:
         """Widths and bytes of the key-value cache, as allocated."""
@@ -50,66 +63,36 @@ class BrowserEngine:
 
     def __init__(self, make: Callable[[], LanguageModel], end_tokens: Sequence[int], key_bits: int, value_bits: int) -> None:
         self._make = make
-        self._end_tokens = tuple(end_tokens)
+        self.end_tokens = tuple(end_tokens)
         self._bits = {"key_bits": key_bits, "value_bits": value_bits}
         self._lock = threading.Lock()  # guards _model against a cancel from another thread
+        self._opening = threading.Lock()  # held while a browser is started, so that the answers of one that died share the next
         self._model: LanguageModel | None = None
-        self.finish_reason: str | None = None
-        self.reused_tokens = 0
         self.restarts = 0
-        self._open()
-        self.context_length = self._loaded().context_length
+        model = self.current()
+        self.context_length, self.slots = model.context_length, model.batch
 
     def generate(
         self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, on_restart: Callable[[str, int], None]
-    ) -> Generator[Token, None, None]:
-        done: list[int] = []
-        failures = 0
-        died: LaunchError | None = None
-        self.finish_reason = None
-        while True:
-            left = max_new_tokens - len(done)
-            if self.finish_reason is None and left < 1:  # it died between its last token and the word that this was the last
-                self.finish_reason = "length"
-            if self.finish_reason is not None:
-                return
-            stream: Generator[Token, None, None] | None = None
-            try:
-                if self._model is None:
-                    self._open()
-                if died is not None:
-                    self.restarts += 1
-                    on_restart(str(died), self.restarts)
-                    died = None
-                model = self._loaded()
-                stream = cast(
-                    Generator[Token, None, None],
-                    model.generate([*prompt, *done], max_new_tokens=left, sampling=sampling, stop=self._end_tokens),
-                )
-                for token in stream:
-                    if not done:
-                        self.reused_tokens = model.reused_tokens
-                    done.append(token.id)
-                    if token.id in self._end_tokens:
-                        self.finish_reason = "stop"
-                    yield token
-                self.finish_reason = model.finish_reason
-                return
-            except GeneratorExit:  # whoever listened has stopped
-                self._end(stream)
-                raise
-            except LaunchError as error:
-                self._discard()
-                failures += 1
-                if error.error_class not in CURABLE or failures > RESTARTS_PER_ANSWER:
-                    raise
-                died = error
+    ) -> BrowserAnswer:
+        return BrowserAnswer(self, prompt, max_new_tokens, sampling, on_restart)
 
-    def cancel(self) -> None:
+    def current(self, after: LaunchError | None = None) -> LanguageModel:
+        """The loaded model, which is opened where there is none; ``after`` it died, which counts as a restart."""
+        with self._opening:
+            if self._model is None:
+                self._open()
+                self.restarts += after is not None
+            return self._loaded()
+
+    def discard(self, died: LanguageModel | None) -> None:
+        """Close a model that no longer answers, unless another has taken its place."""
         with self._lock:
-            model = self._model
-        if model is not None:
-            model.cancel()
+            if self._model is not died:
+                return
+            self._model = None
+        if died is not None:
+            died.close()
 
     def cache_facts(self) -> dict[str, Any]:
         return self._cache_facts
@@ -123,14 +106,7 @@ class BrowserEngine:
             return self._model.process_ids() if self._model is not None else ()
 
     def close(self) -> None:
-        self._discard()
-
-    def _end(self, stream: Generator[Token, None, None] | None) -> None:
-        try:
-            if stream is not None:
-                stream.close()
-        except LaunchError:  # it died while it was told to stop: the next answer starts another
-            self._discard()
+        self.discard(self._model)
 
     def _loaded(self) -> LanguageModel:
         assert self._model is not None
@@ -157,8 +133,111 @@ class BrowserEngine:
         with self._lock:
             self._model = model
 
-    def _discard(self) -> None:
-        with self._lock:
-            model, self._model = self._model, None
-        if model is not None:
-            model.close()
+
+class BrowserAnswer:
+    """One answer of a BrowserEngine, over restarts of its browser."""
+
+    def __init__(
+        self,
+        engine: BrowserEngine,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling,
+        on_restart: Callable[[str, int], None],
+    ) -> None:
+        self.finish_reason: str | None = None
+        self.reused_tokens = 0
+        self._engine, self._prompt, self._most = engine, prompt, max_new_tokens
+        self._sampling, self._on_restart = sampling, on_restart
+        self._stream: Answer | None = None
+        self._cancelled = False
+        self._tokens = self._generate()
+
+    def __iter__(self) -> Iterator[Token]:
+        return self._tokens
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if (stream := self._stream) is not None:
+            stream.cancel()
+
+    def close(self) -> None:
+        self._tokens.close()
+
+    def _generate(self) -> Generator[Token, None, None]:
+        engine, done, failures = self._engine, [], 0
+        died: LaunchError | None = None
+        while True:
+            left = self._most - len(done)
+            if self.finish_reason is None and left < 1:  # it died between its last token and the word that this was the last
+                self.finish_reason = "length"
+            if self.finish_reason is not None:
+                return
+            model = None
+            try:
+                model = engine.current(died)
+                if died is not None:
+                    self._on_restart(str(died), engine.restarts)
+                    died = None
+                stream = self._stream = _begin(model, [*self._prompt, *done], left, self._sampling, engine.end_tokens)
+                if self._cancelled:
+                    stream.close()
+                    self.finish_reason = "cancelled"
+                    return
+                for token in stream:
+                    if not done:
+                        self.reused_tokens = stream.reused_tokens
+                    done.append(token.id)
+                    if token.id in engine.end_tokens:
+                        self.finish_reason = "stop"
+                    yield token
+                self.finish_reason = stream.finish_reason
+                return
+            except GeneratorExit:  # whoever listened has stopped
+                self._end(model)
+                raise
+            except LaunchError as error:
+                if error.error_class != "inference_failed":  # which the other answers have nothing to do with
+                    engine.discard(model)
+                failures += 1
+                if error.error_class not in CURABLE or failures > RESTARTS_PER_ANSWER:
+                    raise
+                died = error
+
+    def _end(self, model: LanguageModel | None) -> None:
+        try:
+            if self._stream is not None:
+                self._stream.close()
+        except LaunchError:  # it died while it was told to stop: the next answer starts another
+            self._engine.discard(model)
+
+
+class _OnlyAnswer:
+    """The answer of a model that has one at a time."""
+
+    def __init__(self, model: LanguageModel, tokens: Generator[Token, None, None]) -> None:
+        self._model, self._tokens = model, tokens
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self._model.finish_reason
+
+    @property
+    def reused_tokens(self) -> int:
+        return self._model.reused_tokens
+
+    def __iter__(self) -> Iterator[Token]:
+        return self._tokens
+
+    def cancel(self) -> None:
+        self._model.cancel()
+
+    def close(self) -> None:
+        self._tokens.close()
+
+
+def _begin(model: LanguageModel, ids: Sequence[int], most: int, sampling: Sampling, ends: Sequence[int]) -> Answer:
+    if model.batch > 1:
+        return cast(Answer, model.start(ids, max_new_tokens=most, sampling=sampling, stop=ends))
+    stream = model.generate(ids, max_new_tokens=most, sampling=sampling, stop=ends)
+    return cast(Answer, _OnlyAnswer(model, cast(Generator[Token, None, None], stream)))

@@ -31,13 +31,15 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Options:
-    """``bits`` and ``group_size`` of weights that are made now; a folder of low-bit weights has its own. ``context`` in tokens."""
+    """``bits`` and ``group_size`` of weights that are made now; a folder of low-bit weights has its own. ``context`` in tokens,
+    ``batch`` answers at a time, each with a cache of its own."""
 
     bits: int | None = None
     group_size: int = GROUP_SIZE
     key_bits: int = 16
     value_bits: int = 16
     context: int | None = None
+    batch: int = 1
     browser: Browser | str = "auto"
     adapter: str = "auto"
     size: str | None = None
@@ -77,6 +79,7 @@ def open_service(
         key_bits=options.key_bits,
         value_bits=options.value_bits,
         context_length=options.context,
+        batch=options.batch,
         adapter=options.adapter,
     )
     prompts = Prompts(tokenizer, folder)

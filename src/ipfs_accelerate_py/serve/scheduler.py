@@ -1,6 +1,6 @@
-"""Gives the one engine to the jobs in turn, on a thread of its own.
+"""Gives the engine to the jobs in turn: as many at a time as it has slots, each on a thread of its own, joining and leaving between steps.
 
-A job whose reader is behind is parked: the engine goes to the next one, and the job comes back, with its tokens so far as part of the
+A job whose reader is behind is parked: its slot goes to the next one, and the job comes back, with its tokens so far as part of the
 prompt, when its reader has caught up. One that stays behind for ``patience_s`` is ended.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import psutil
 
 from ..errors import LaunchError, UnavailableError, UserError
-from .engine import Engine
+from .engine import Answer, Engine
 from .errors import busy, unavailable
 from .events import CacheStatus, MemoryPressure, PrefillComplete, Recovered, Start
 from .fair_queue import FairQueue, Full
@@ -48,13 +48,16 @@ class Scheduler:
         self.limits = limits or Limits()
         self.finished = 0
         self._queue: FairQueue[Job] = FairQueue(self.limits.waiting, self.limits.waiting_per_client)
-        self._lock = threading.Condition()  # guards _queue, _running, _closing, and each job's ``parked``
+        self._lock = threading.Condition()  # guards _queue, _running, _closing, finished, and each job's ``parked``
         self._switching = threading.Lock()  # held while a job is cancelled in the engine, so that its successor is not
-        self._running: Job | None = None
+        self._running: dict[Job, Answer | None] = {}  # the answer, once it has begun
         self._closing = False
         self._canceller = ThreadPoolExecutor(1, "cancel")
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"engine-{slot}", daemon=True) for slot in range(engine.slots)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> int:
         """Queues a job; how many wait before it. Raises ApiError where there is no room for it."""
@@ -73,7 +76,7 @@ class Scheduler:
             except Full as full:
                 raise busy(str(full)) from None
             self._lock.notify()
-            return len(self._queue) - 1 + (self._running is not None)
+            return len(self._queue) - 1 + len(self._running)
 
     def cancel(self, job: Job) -> None:
         """Ends a job wherever it is; what is with the device already (two submits at most) still runs."""
@@ -81,7 +84,7 @@ class Scheduler:
             job.cancelled = True
             waits = self._queue.remove(job.client, job) or job.parked
             job.parked = False
-            runs = self._running is job
+            runs = job in self._running
         if waits:
             job.complete("cancelled")
         elif runs:
@@ -92,7 +95,8 @@ class Scheduler:
         with self._lock:
             return {
                 "waiting": len(self._queue),
-                "running": self._running is not None,
+                "running": len(self._running),
+                "slots": self.engine.slots,
                 "finished": self.finished,
                 "restarts": self.engine.restarts,
             }
@@ -100,20 +104,21 @@ class Scheduler:
     def close(self) -> None:
         with self._lock:
             self._closing = True
-            running = self._running
-            self._lock.notify()
-        if running is not None:
-            self.cancel(running)
-        self._thread.join()
+            running = list(self._running)
+            self._lock.notify_all()
+        for job in running:
+            self.cancel(job)
+        for thread in self._threads:
+            thread.join()
         self._canceller.shutdown()
         while self._queue:
             self._queue.pop().fail(503, "engine_unavailable", "The server is ending.")
 
     def _interrupt(self, job: Job) -> None:
         with self._switching:
-            if self._running is job:
+            if (answer := self._running.get(job)) is not None:
                 with contextlib.suppress(LaunchError):  # its own thread meets the same error, and tells it
-                    self.engine.cancel()
+                    answer.cancel()
 
     def _resume(self, job: Job) -> None:
         with self._lock:
@@ -136,7 +141,7 @@ class Scheduler:
                 if self._closing:
                     return
                 job = self._queue.pop()
-                self._running = job
+                self._running[job] = None
             try:
                 self._run(job)
             except LaunchError as error:
@@ -148,7 +153,7 @@ class Scheduler:
                 job.fail(500, "internal_error", "The server has a defect; its log has the traceback.")
             finally:
                 with self._switching, self._lock:
-                    self._running = None
+                    del self._running[job]
                     self.finished += job.over
 
     def _run(self, job: Job) -> None:
@@ -164,11 +169,15 @@ class Scheduler:
             job.channel.put(Recovered(reason, restarts))
 
         stopped, keeps_up = False, True
-        tokens = self.engine.generate(job.ids, job.left, job.request.sampling, on_restart)
-        with contextlib.closing(tokens):  # type: ignore[type-var]
-            for token in tokens:
+        answer = self.engine.generate(job.ids, job.left, job.request.sampling, on_restart)
+        with self._lock:
+            self._running[job] = answer
+        if job.cancelled:  # before there was an answer to cancel
+            answer.cancel()
+        with contextlib.closing(answer):
+            for token in answer:
                 if not job.tokens:
-                    self._tell_prefill(job, began)
+                    self._tell_prefill(job, answer, began)
                 stopped, keeps_up = job.take(token)
                 if len(job.tokens) % self.limits.status_tokens == 0:
                     self._tell_memory(job)
@@ -179,11 +188,11 @@ class Scheduler:
         elif stopped:
             self._tell_memory(job)
             job.complete("stop text")
-        elif not keeps_up and self.engine.finish_reason is None and job.left > 0:
+        elif not keeps_up and answer.finish_reason is None and job.left > 0:
             self._park(job)
         else:
             self._tell_memory(job)
-            job.complete(self.engine.finish_reason or "length")
+            job.complete(answer.finish_reason or "length")
 
     def _park(self, job: Job) -> None:
         with self._lock:
@@ -193,8 +202,8 @@ class Scheduler:
         else:
             job.channel.stopped()
 
-    def _tell_prefill(self, job: Job, began: float) -> None:
-        job.reused_tokens = self.engine.reused_tokens
+    def _tell_prefill(self, job: Job, answer: Answer, began: float) -> None:
+        job.reused_tokens = answer.reused_tokens
         elapsed_ms = 1e3 * (time.monotonic() - began)
         job.channel.put(PrefillComplete(len(job.request.prompt), job.reused_tokens, elapsed_ms))
 

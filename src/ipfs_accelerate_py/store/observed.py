@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -46,16 +47,31 @@ def probes(path: Path) -> dict[str, list[dict[str, Any]]]:
             SELECT machine_hash, target_hash, arg_max(session_id, measured_at) AS session_id
             FROM probe WHERE provenance = 'measured' GROUP BY ALL
         )
-        SELECT concat_ws('|', machine_hash, platform, engine, device, coalesce(browser, '')), kind, precision, size, value
+        SELECT concat_ws('|', machine_hash, platform, engine, device, coalesce(browser, '')), kind, precision, size, value,
+            coalesce(CAST(facts ->> '$.engine.software_adapter' AS BOOLEAN), false)
         FROM latest JOIN probe USING (machine_hash, target_hash, session_id) JOIN target USING (target_hash)
         ORDER BY ALL
     """
     with reading(path) as connection:
         found = connection.execute(sql).fetchall()
+    columns = ("kind", "precision", "size", "value", "software_adapter")
     grouped: dict[str, list[dict[str, Any]]] = {}
     for key, *values in found:
-        grouped.setdefault(key, []).append(dict(zip(("kind", "precision", "size", "value"), values, strict=True)))
+        grouped.setdefault(key, []).append(dict(zip(columns, values, strict=True)))
     return grouped
+
+
+def energies(path: Path) -> list[tuple[str, str, str, bool, dict[str, Any]]]:
+    """(spec, machine, platform, whether its adapter is a software one, what ``measure.energy`` kept) of measured launches that ended
+    well."""
+    sql = """
+        SELECT spec_hash, machine_hash, platform, coalesce(software_adapter, false), facts ->> '$.energy'
+        FROM launch JOIN spec USING (spec_hash) JOIN target USING (target_hash)
+        WHERE status = 'ok' AND provenance = 'measured' AND facts ->> '$.energy' IS NOT NULL
+        ORDER BY started_at, launch_id
+    """
+    with reading(path) as connection:
+        return [(*rest, json.loads(facts)) for *rest, facts in connection.execute(sql).fetchall()]
 
 
 def add_predictions(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -60,7 +61,8 @@ class AttachedPage(Page):
         tell: Callable[[str], None] = print,
     ) -> None:
         self.process: BrowserProcess = PersonsBrowser()  # type: ignore[assignment]
-        self._kept = None  # a person's profile is theirs
+        self._kept, self._profile = None, None  # a person's profile is theirs
+        self._sharing = threading.Lock()
         with ExitStack() as opened:  # the port must not stay taken
             self.bridge = opened.enter_context(Bridge(allow_eval=allow_eval, listen=listen, wrap=kept_runtime))
             tell(invitation(self.bridge.url, listen))

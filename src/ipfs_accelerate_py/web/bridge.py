@@ -26,7 +26,21 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ..errors import LaunchError, UserError
-from .protocol import EVENTS, Console, Failure, Frame, Message, decode, encode
+from .protocol import (
+    EVENTS,
+    SHARED_BYTES,
+    Console,
+    Failure,
+    Frame,
+    Message,
+    ReleaseStored,
+    Stored,
+    decode,
+    encode,
+    encode_stored,
+    layout,
+)
+from .shared_files import SharedFiles
 from .site import Site
 
 LOOPBACK = "127.0.0.1"
@@ -45,10 +59,14 @@ class Disconnected(Exception):
 
 @dataclass
 class Traffic:
-    """What went over the WebSocket, tensors and text together."""
+    """What went over the WebSocket, tensors and text together, and of tensors by the shared files. ``large_bytes`` are those of frames
+    that were so large that they would have gone by the files, had there been some."""
 
     bytes_sent: int = 0
     bytes_received: int = 0
+    file_bytes_sent: int = 0
+    file_bytes_received: int = 0
+    large_bytes: int = 0
     messages_sent: int = 0
     messages_received: int = 0
 
@@ -81,6 +99,7 @@ class Bridge:
         self._console: deque[str] = deque(maxlen=50)
         self._unasked, self._unasked_since = float(UNASKED_BURST), time.monotonic()
         self.traffic = Traffic()
+        self.files: SharedFiles | str = "no large tensor has come yet"  # or why large tensors go by the WebSocket
         self.user_agent = ""  # of the page that connected
         self._socket = _listen(listen, port)
         own = self._socket.getsockname()[1]
@@ -120,6 +139,8 @@ class Bridge:
         self._thread.join(STOP_TIMEOUT_S)
         self._socket.close()
         self._fail(Disconnected("The bridge was closed."))
+        if isinstance(self.files, SharedFiles):
+            self.files.close()
 
     @property
     def console(self) -> list[str]:
@@ -130,6 +151,12 @@ class Bridge:
     def broken(self) -> Exception | None:
         """Why nothing can be asked of the page any more; None while it can."""
         return self._broken
+
+    @property
+    def large_tensors_by(self) -> str:
+        """``shared file``, or ``WebSocket`` with the reason."""
+        why = self.files if isinstance(self.files, str) else self.files.refused
+        return f"WebSocket: {why}" if why else "shared file"
 
     def connected(self, timeout_s: float) -> bool:
         """Wait for the page; False if it has not connected after ``timeout_s``."""
@@ -170,8 +197,9 @@ class Bridge:
             if self._broken:
                 raise self._broken
             self._pending[number] = arrived
+        stored: Stored | None = None
         try:
-            frame = encode(replace(message, id=number), tensors)
+            frame, stored = self._encoded(replace(message, id=number), tensors or {})
             asyncio.run_coroutine_threadsafe(self._send(page, frame), loop).add_done_callback(self._sent)
             deadline = time.monotonic() + timeout_s
             while (left_s := deadline - time.monotonic()) > 0:
@@ -184,7 +212,7 @@ class Bridge:
                 if isinstance(answer, Exception):
                     raise answer
                 if not isinstance(answer.message, EVENTS):
-                    return answer
+                    return self._whole(answer)
                 if on_event:
                     on_event(answer.message)
                 deadline = time.monotonic() + timeout_s
@@ -192,6 +220,38 @@ class Bridge:
         finally:
             with self._lock:
                 self._pending.pop(number, None)
+            if stored and isinstance(self.files, SharedFiles):
+                self.files.release(stored)
+
+    def _encoded(self, message: Message, tensors: Mapping[str, np.ndarray]) -> tuple[str | bytearray, Stored | None]:
+        """The frame, and where its tensors are if they are outside of it."""
+        headers, size = layout(tensors)
+        if (
+            size >= SHARED_BYTES
+            and isinstance(self.files, SharedFiles)
+            and (stored := self.files.store(tensors, headers, size))
+        ):
+            with self._lock:
+                self.traffic.file_bytes_sent += size
+            return encode_stored(message, stored), stored
+        return encode(message, tensors), None
+
+    def _whole(self, frame: Frame) -> Frame:
+        """With the tensors that the page has stored outside of it."""
+        if frame.stored is None:
+            return frame
+        try:
+            if not isinstance(self.files, SharedFiles):
+                raise ValueError("there is no shared file")
+            tensors = self.files.load(frame.stored)
+        except ValueError as error:
+            defect = LaunchError("page_error", f"The page sent a message that is not understood: {error}")
+            self._fail(defect)
+            raise defect from error
+        with self._lock:
+            self.traffic.file_bytes_received += frame.stored.bytes
+        self.post(ReleaseStored(stored_at=frame.stored.at))
+        return replace(frame, tensors=tensors, stored=None)
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
@@ -229,6 +289,8 @@ class Bridge:
         self.traffic.bytes_received += len(raw)
         if isinstance(raw, str) and len(raw) > MAX_TEXT_BYTES:
             raise ValueError(f"a text of {len(raw):,} characters, more than {MAX_TEXT_BYTES:,}")
+        if len(raw) >= SHARED_BYTES and not isinstance(raw, str):
+            self.traffic.large_bytes += len(raw)
         frame = decode(raw)
         message = frame.message
         if message.id == 0:
@@ -243,6 +305,8 @@ class Bridge:
             if waiting is None:  # it came after its time was over, or nobody has ever asked
                 if message.id:
                     self._count_unasked()
+                if frame.stored:
+                    self.post(ReleaseStored(stored_at=frame.stored.at))
             else:
                 failed = isinstance(message, Failure)
                 waiting.put(LaunchError(message.error_class, self._told(message)) if failed else frame)  # type: ignore[attr-defined, arg-type]
@@ -263,6 +327,7 @@ class Bridge:
         if isinstance(frame, str):
             await page.send_text(frame)
         else:
+            self.traffic.large_bytes += len(frame) if len(frame) >= SHARED_BYTES else 0
             await page.send({"type": "websocket.send", "bytes": frame})  # send_bytes would ask for immutable ones
         self.traffic.messages_sent += 1
         self.traffic.bytes_sent += len(frame)

@@ -76,7 +76,7 @@ def choose(config: Configuration, model_class: ModelClass, place: Place, known: 
         on, because = DEFAULTS[switch]
         if asked is not None:
             on, because = asked, f"asked for by {key}"
-        elif switch != "keep" and (deciding := [each for each in effects if _decides(switch, each)]):
+        elif switch != "keep" and (deciding := [each for each in effects if _decides(switch, each, place)]):
             on, because = _by_measurement(switch, deciding)
         if reason := _impossible(switch, model_class, place):
             on, because = "plain" if switch == "readback" else False, reason
@@ -102,9 +102,10 @@ def relevant(known: Sequence[MeasuredEffect], switch: str, place: Place, model_c
     return tuple(own or here) if place.platform == "webgpu" else ()
 
 
-def _decides(switch: str, effect: MeasuredEffect) -> bool:
-    """Alone in a page the GPU's front end is compared with one in JavaScript; the platform's other way is Python's."""
-    return effect.high is not None and (switch != "gpu_audio" or effect.runner == PLATFORM)
+def _decides(switch: str, effect: MeasuredEffect, place: Place) -> bool:
+    """Alone in a page the GPU's front end is compared with one in JavaScript; the platform's other way is Python's. Both were measured
+    with float32 features."""
+    return effect.high is not None and (switch != "gpu_audio" or (effect.runner == PLATFORM and place.precision != "float16"))
 
 
 def _by_measurement(switch: str, effects: Sequence[MeasuredEffect]) -> tuple[bool | str, str]:
@@ -127,8 +128,6 @@ def _impossible(switch: str, model_class: ModelClass, place: Place) -> str | Non
         return None
     if model_class.name not in IN_PAGE:
         return f"of {model_class.name} models there are no features that the GPU could make: {', '.join(IN_PAGE)} have some"
-    if place.precision == "float16":
-        return "the front end makes float32 features, and this model takes float16"
     return None
 
 

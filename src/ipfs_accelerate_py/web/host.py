@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,30 @@ from .shaped_link import kept_runtime
 _ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari", "webkitgtk")
 _ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari", "webkitgtk")
 
+UNCONDITIONAL = (
+    "wasm"  # every browser has it, and its choices ask for nothing of the adapter: nobody waits for what the page says
+)
+
 
 @dataclass
 class LivePage:
-    """An open page and what it said of itself (the keys of ``capabilities.detect``). ``discarded``: closed on purpose."""
+    """An open page and what it says of itself (the keys of ``capabilities.detect``). ``discarded``: closed on purpose."""
 
     page: Page
-    facts: dict[str, Any]
+    detection: Future[dict[str, Any]]
     allow_eval: bool
     discarded: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Waits for them where they are still to come. Raises LaunchError where the page failed meanwhile."""
+        return self.detection.result()
+
+    @property
+    def known_facts(self) -> dict[str, Any] | None:
+        """Them if they have come."""
+        here = self.detection.done() and self.detection.exception() is None
+        return self.detection.result() if here else None
 
     @property
     def key(self) -> str:
@@ -130,15 +146,25 @@ class PageHost:
         self.starts += 1
         allow_eval = platform in ("webnn", "auto")
         page = self._open_page(allow_eval) if self._open_page else self._open(browser, allow_eval)
-        facts: dict[str, Any] = {"name": page.browser.name, "version": page.browser.version}
-        try:
-            if detect:
-                reply, _ = page.ask(protocol.Detect(), protocol.Facts, "detection", DETECT_LIMIT_S)
-                facts |= reply.facts
-        except BaseException:  # nothing that was started may stay
-            page.close()
-            raise
-        self.live = LivePage(page, facts, allow_eval)
+        detection: Future[dict[str, Any]] = Future()
+
+        def ask() -> None:
+            try:
+                facts = {"name": page.browser.name, "version": page.browser.version}
+                if detect:
+                    facts |= page.ask(protocol.Detect(), protocol.Facts, "detection", DETECT_LIMIT_S)[0].facts
+                detection.set_result(facts)
+            except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the facts
+                detection.set_exception(error)
+
+        if platform == UNCONDITIONAL and detect:  # a model may load meanwhile
+            threading.Thread(target=ask, name="detection", daemon=True).start()
+        else:
+            ask()
+            if detection.exception() is not None:
+                page.close()  # nothing that was started may stay
+                detection.result()
+        self.live = LivePage(page, detection, allow_eval)
         return self.live
 
     def _open(self, browser: Browser, allow_eval: bool) -> Page:
@@ -149,4 +175,4 @@ class PageHost:
 
     @staticmethod
     def _lacks(live: LivePage, platform: str, detect: bool) -> str | None:
-        return missing(platform, live.facts) if detect and platform != "auto" else None
+        return missing(platform, live.facts) if detect and platform not in ("auto", UNCONDITIONAL) else None

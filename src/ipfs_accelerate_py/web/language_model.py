@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import LaunchError, UnavailableError, UserError, nearest
 from . import protocol
 from .browsers import Browser, find_browser
+from .language_model_batch import Batch, BatchAnswer, Token, answer_all
 from .language_model_folder import ModelFiles, read_folder
 from .language_model_protocol import EngineSpec, SamplingSpec
 from .page_session import Page
@@ -29,6 +30,8 @@ BITS = (2, 3, 4, 8, 16, 32)
 # The order in which "auto" looks: browsers whose WebGPU has subgroups first.
 AUTO = ("chrome", "chromium", "edge", "chromium-headless-shell", "firefox")
 LIMIT_S = 600.0
+ACTIVATIONS = ("float", "int8", "planned")
+MOST_SEQUENCES = 8  # of a batch: what the kernels keep in registers
 # Invocations of a workgroup, those that share a row of a matrix, and rows that they have at a time: what ``tune`` tries.
 Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = tuple(
@@ -68,16 +71,6 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Token:
-    """A generated token; ``logprob`` (natural logarithm) where it was asked for. ``ns`` from the answer's start, by the page's clock:
-    tokens that were read back together share it."""
-
-    id: int
-    logprob: float | None = None
-    ns: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
 class LoadProgress:
     """``stage``: weights (bytes of the files loaded so far) or compile."""
 
@@ -92,9 +85,12 @@ class LanguageModel:
 
     ``key_bits`` and ``value_bits``: 2, 3, 4, 8, 16 or 32 bits for the cache; ``recent_tokens`` of it stay float where they are quantised.
     ``context_length``: tokens of prompt and answer together; by default the model's own, at most 4096. ``activations="int8"`` multiplies
-    quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed. ``subgroups=False`` keeps to
+    quantised weights with activations rounded to 8 bits, where the browser has dot4I8Packed; ``"planned"`` does so in the products that
+    were faster with it on this kind of adapter, or by ``tune``. With ``packed_down`` the vector of the longest product is rounded once, by
+    the kernel that makes it, rather than by every workgroup that takes it. ``subgroups=False`` keeps to
     the plain kernels; ``prefill_arithmetic="float16"`` computes prompts in half precision where the adapter has shader-f16. A ``page``
     that is open already is used in place of a browser of its own, beside the models in it. ``limit_s`` is for each step in the page.
+    ``batch``: so many answers at a time, up to 8, each with a cache of the whole context; weights are read once a step for all of them.
     ``tuned``: what ``tune`` found; by default what it remembered for this browser version, {} for the usual shapes.
 
     Raises UserError, UnavailableError or LaunchError.
@@ -110,10 +106,12 @@ class LanguageModel:
         context_length: int | None = None,
         recent_tokens: int = 64,
         prefill_tokens: int = 256,
-        activations: Literal["float", "int8"] = "float",
+        activations: Literal["float", "int8", "planned"] = "float",
+        packed_down: bool = False,
         prefill_arithmetic: Literal["float32", "float16", "int8"] = "float32",
         subgroups: bool | None = None,
         attention_workgroups: int = 0,
+        batch: int = 1,
         tuned: Mapping[str, int] | None = None,
         adapter: str = "auto",
         extra_flags: Sequence[str] = (),
@@ -126,10 +124,16 @@ class LanguageModel:
         for name, value in (("recent_tokens", recent_tokens), ("prefill_tokens", prefill_tokens)):
             if value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}.")
-        if activations not in ("float", "int8"):
-            raise nearest(activations, ("float", "int8"), "kind of activations")
+        if activations not in ACTIVATIONS:
+            raise nearest(activations, ACTIVATIONS, "kind of activations")
+        if packed_down and activations == "float":
+            raise UserError("packed_down packs int8 activations: choose activations='int8' or 'planned' with it.")
         if prefill_arithmetic not in ("float32", "float16", "int8"):
             raise nearest(prefill_arithmetic, ("float32", "float16", "int8"), "arithmetic of prompts")
+        if not 1 <= batch <= MOST_SEQUENCES:
+            raise UserError(f"batch must be from 1 to {MOST_SEQUENCES} sequences, not {batch}.")
+        if batch > 1 and activations != "float":
+            raise UserError(f"A batch of sequences has float activations, not {activations}: leave one of the two out.")
         self._engine = EngineSpec(
             context_length=self.context_length,
             key_bits=key_bits,
@@ -140,9 +144,14 @@ class LanguageModel:
             prefill_arithmetic=prefill_arithmetic,
             subgroups=subgroups,
             attention_workgroups=attention_workgroups,
+            batch=batch,
+            packed_down=packed_down,
         )
+        self.batch = batch
+        self._batch = Batch(self._ask, batch) if batch > 1 else None
         self._tuned = tuned
         self.finish_reason: str | None = None
+        self.finish_reasons: list[str | None] = []
         self.reused_tokens = 0
         self._adapter = adapter
         # Of fetching with the copy to the device, and of waiting for pipelines; the page's clock.
@@ -191,17 +200,54 @@ class LanguageModel:
 
     def generate(
         self,
+        prompt_ids: Sequence[int] | Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int = 128,
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        stop: Sequence[int | Sequence[int]] | None = None,
+    ) -> Iterator[Token]:
+        """Tokens as they come, at most ``max_new_tokens``; what the cache holds of the prompt's beginning is not computed again.
+
+        A list of prompts is answered ``batch`` at a time, or one after the other; ``Token.sequence`` says which prompt it answers,
+        ``finish_reasons`` has an entry for each, and ``sampling`` may have one for each too.
+        ``stop``: tokens, or sequences of tokens, that end the answer and are its last ones; by default the model's end tokens.
+        ``finish_reason`` says afterwards why it ended: stop, length, context (it is full) or cancelled. Closing the iterator cancels.
+        """
+        several = len(prompt_ids) > 0 and not isinstance(prompt_ids[0], (int, np.integer))
+        prompts = list(prompt_ids) if several else [prompt_ids]
+        samplings = [sampling] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
+        if len(samplings) != len(prompts):
+            raise UserError(f"{len(prompts)} prompts need one sampling for all or one each, not {len(samplings)}.")
+        requests = [
+            self._request(prompt, max_new_tokens, own, stop)  # type: ignore[arg-type]
+            for prompt, own in zip(prompts, samplings, strict=True)
+        ]
+        self.finish_reasons = [None] * len(requests)
+        if several:
+            return self._stream_all(requests)
+        return self._stream(requests[0]) if self._batch is None else self._stream_one(requests[0], self._batch)
+
+    def start(
+        self,
         prompt_ids: Sequence[int],
         *,
         max_new_tokens: int = 128,
         sampling: Sampling | None = None,
         stop: Sequence[int | Sequence[int]] | None = None,
-    ) -> Iterator[Token]:
-        """Tokens as they come, at most ``max_new_tokens``; what the cache holds of the prompt's beginning is not computed again.
+    ) -> BatchAnswer:
+        """Begin an answer beside the others of a batch, from any thread; the arguments are those of ``generate``. UserError where the
+        engine runs one at a time, LaunchError where it has no room."""
+        if self._batch is None:
+            raise UserError("This engine runs one sequence at a time: open it with a larger batch.")
+        return self._batch.begin(self._request(prompt_ids, max_new_tokens, sampling, stop))
 
-        ``stop``: tokens, or sequences of tokens, that end the answer and are its last ones; by default the model's end tokens.
-        ``finish_reason`` says afterwards why it ended: stop, length, context (it is full) or cancelled. Closing the iterator cancels.
-        """
+    def _request(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        stop: Sequence[int | Sequence[int]] | None,
+    ) -> protocol.GenerateTokens:
         prompt = self._tokens(prompt_ids, "A prompt")
         if len(prompt) >= self.context_length:
             raise UserError(
@@ -211,13 +257,31 @@ class LanguageModel:
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
         ends = self.files.end_tokens if stop is None else stop
-        request = protocol.GenerateTokens(
+        return protocol.GenerateTokens(
             prompt=prompt,
             max_new_tokens=max_new_tokens,
             sampling=_sampling(sampling or Sampling()),
             stop=tuple((end,) if isinstance(end, int) else tuple(end) for end in ends),
         )
-        return self._stream(request)
+
+    def _stream_all(self, requests: Sequence[protocol.GenerateTokens]) -> Iterator[Token]:
+        if self._batch is not None:
+            yield from answer_all(self._batch, requests, self.finish_reasons)
+            return
+        for index, request in enumerate(requests):
+            for token in self._stream(request):
+                yield replace(token, sequence=index)
+            self.finish_reasons[index] = self.finish_reason
+
+    def _stream_one(self, request: protocol.GenerateTokens, batch: Batch) -> Iterator[Token]:
+        self.finish_reason = None
+        answer = batch.begin(request)
+        self.reused_tokens = answer.reused_tokens
+        try:
+            yield from answer
+        finally:
+            answer.cancel()
+            self.finish_reason = answer.finish_reason
 
     def _stream(self, request: protocol.GenerateTokens) -> Iterator[Token]:
         self.finish_reason = None
@@ -295,13 +359,16 @@ class LanguageModel:
 
     def tune(self, budget_s: float = 10.0) -> dict[str, Any]:
         """Search the fastest shape of every matrix-vector product on the live adapter and remember it: the next ``load`` of any model
-        with a product of that size, in this browser version on this adapter, takes it. Returns what ``profile`` does."""
+        with a product of that size, in this browser version on this adapter, takes it. With planned activations each product is timed
+        with float and with int8 ones, and the faster kind is remembered too. Returns what ``profile`` does."""
         found = self.profile(shapes=SHAPES, budget_s=budget_s)
         numbers = {
             f"{found['adapter_key']}|{key} {name}": int(shape[name])
             for key, shape in found["fastest"].items()
             for name in ("workgroup", "lanes", "rows")
         }
+        widths = {f"{found['adapter_key']}|{key} activations": int(width) for key, width in found["widths"].items()}
+        numbers |= widths
         remember_numbers(self.browser, numbers)
         return found | {"remembered": numbers}
 

@@ -93,10 +93,12 @@ class EngineSpec:
     """How to run it. ``key_bits`` and ``value_bits``: 2, 3, 4, 8, 16, 32; ``recent_tokens`` stay float where they are quantised.
 
     ``prefill_tokens``: tokens of a chunk. ``activations``: ``float`` or ``int8`` (products of four 8-bit integers, where the weights are
-    quantised). ``subgroups``: False keeps to the plain variant, None takes what the adapter has. ``attention_workgroups``: how
+    quantised), or ``planned``: for each product what was faster; ``packed_down``: gate and up leave int8 ones for down.
+    ``subgroups``: False keeps to the plain variant, None takes what the adapter has. ``attention_workgroups``: how
     many a token's attention is split into at least, where the context is long enough; 0 chooses by adapter. ``prefill_arithmetic``
     float16 multiplies a prompt's tiles in half precision, int8 quantised weights with activations of 8 bits. ``tuned``: numbers by
-    "adapter|what" that earlier searches found (see web/remembered.py); the page takes those of its adapter.
+    "adapter|what" that earlier searches found (see web/remembered.py); the page takes those of its adapter. ``batch``: sequences at a
+    time, each with as long a context.
     """
 
     context_length: int
@@ -104,11 +106,13 @@ class EngineSpec:
     value_bits: int
     recent_tokens: int
     prefill_tokens: int
-    activations: Literal["float", "int8"]
+    activations: Literal["float", "int8", "planned"]
     prefill_arithmetic: Literal["float32", "float16", "int8"]
     subgroups: bool | None
     attention_workgroups: int
     tuned: dict[str, int] = field(default_factory=dict)
+    batch: int = 1
+    packed_down: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,4 +129,17 @@ class SamplingSpec:
     logprobs: bool
 
 
-SPECS = (PlaneSpec, MatrixSpec, VectorSpec, LayerSpec, DecoderSpec, FileSpec, EngineSpec, SamplingSpec)
+@dataclass(frozen=True)
+class SequenceTokens:
+    """What came of a sequence: ``token_ns`` since it began, ``logprobs`` where asked for. ``reason``, once it is over: stop, length,
+    context, cancelled or failed; ``failure`` says why it failed."""
+
+    sequence: int
+    tokens: tuple[int, ...]
+    token_ns: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reason: str
+    failure: str
+
+
+SPECS = (SequenceTokens, PlaneSpec, MatrixSpec, VectorSpec, LayerSpec, DecoderSpec, FileSpec, EngineSpec, SamplingSpec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -20,9 +21,13 @@ from . import protocol
 from .bridge import Bridge, Disconnected
 from .browser_process import BrowserProcess, start_browser
 from .browsers import Browser
+from .node_times import time_facts
 from .profiles import kept_profile
 from .protocol import Message, Provider
+from .shared_files import share_files
 
+# Large frames together, from which on opening shared files pays: it takes as long as some of them.
+SHARING_PAYS_BYTES = 8 * 2**20
 START_LIMIT_S = 60.0
 # What a phase may take where the launch sets no limit, in seconds: software adapters compile shaders for minutes.
 LIMITS_S: Mapping[str, float] = {"default": 120, "compile": 300, "first_inference": 300, "steady": 600}
@@ -32,6 +37,8 @@ ENGINE_PROVIDERS: Mapping[str, str] = {
     "webgpu": "WebGpuExecutionProvider",
     "webnn": "WebNNExecutionProvider",
 }
+# A model whose first inference took longer is not run again to have its nodes timed: that is a software adapter, and no GPU's time.
+SLOWEST_TIMED_NODES_S = 20.0
 CLOSE_WAIT_S = 5.0  # of a browser that is asked to end
 _EXIT_WAIT_S = 2.0
 _LOG_WAIT_S = 0.5
@@ -59,6 +66,7 @@ class Page:
         wrap: Callable[[Any], Any] = lambda application: application,
     ) -> None:
         self.browser = browser
+        self._sharing = threading.Lock()
         with ExitStack() as opened:  # nothing that was started may stay where this fails: a full disk, say, is no LaunchError
             self._kept = opened.enter_context(kept_profile(browser, keep)) if keep is not None else None
             port = self._kept.port if self._kept else 0
@@ -67,6 +75,7 @@ class Page:
             self.process: BrowserProcess = start_browser(
                 browser, self.bridge.url, profile=profile, adapter=adapter, extra_flags=extra_flags
             )
+            self._profile: Path | None = self.process.profile
             opened.callback(self.process.stop)
             self._await_connection()
             if self._kept:
@@ -101,6 +110,7 @@ class Page:
         """The reply to ``message``, which must be of ``kind``, and its tensors; ``on_event`` gets what comes before it. Raises
         LaunchError with what went wrong."""
         try:
+            self._share_files(tensors or {}, phase, limit_s)
             # Not every page notices that its browser's GPU process died: WebNN calls may then never return.
             frame = self.bridge.request(
                 message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure, on_event=on_event
@@ -112,6 +122,16 @@ class Page:
         if not isinstance(frame.message, kind):
             raise LaunchError("page_error", f"The page answered {type(message).__name__} with {type(frame.message).__name__}.")
         return frame.message, frame.tensors
+
+    def _share_files(self, tensors: Tensors, phase: str, limit_s: float) -> None:
+        """Once, as soon as it pays; others use the WebSocket meanwhile."""
+        large = self.bridge.traffic.large_bytes + sum(array.nbytes for array in tensors.values())
+        if large < SHARING_PAYS_BYTES or not self._sharing.acquire(blocking=False):  # never released: it is tried once
+            return
+        self.bridge.files = share_files(
+            lambda message: self.bridge.request(message, timeout_s=limit_s, phase=phase, watch=self.process.failure).message,
+            self._profile,
+        )
 
     def _cause(self, error: LaunchError) -> LaunchError:
         """A dying GPU process reaches the page as a lost device or a failed call, a moment before the browser's log says it better."""
@@ -169,6 +189,7 @@ class PageSession(RemoteSession):
         self._limits_s = options.limits_s or LIMITS_S
         self._weights_bytes = manifest.weights_bytes
         self._bytes_read_back: int | None = None
+        self._first_ns = 0
         self._page = Page(
             browser,
             folder=options.folder,
@@ -202,6 +223,7 @@ class PageSession(RemoteSession):
     def timed_first(self) -> tuple[Sample, dict[str, np.ndarray]]:
         reply, outputs = self._ask(protocol.First(), protocol.Sampled, "first_inference")
         self._bytes_read_back = reply.bytes_read_back
+        self._first_ns = reply.samples[0].total_ns
         return _sample(reply.samples[0]), outputs
 
     def timed_samples(self, count: int) -> list[Sample]:
@@ -215,6 +237,11 @@ class PageSession(RemoteSession):
         """Counted in sessions made for it, so ask after everything that is timed."""
         nodes = self._ask(protocol.Count(), protocol.Counted, "coverage")[0].nodes
         return Coverage(ENGINE_PROVIDERS[self._provider], nodes) if nodes else None
+
+    def time_coverage(self, coverage: Coverage | None) -> dict[str, Any]:
+        if coverage is None or self._provider != "webgpu" or self._first_ns > SLOWEST_TIMED_NODES_S * 1e9:
+            return time_facts(coverage, None)
+        return time_facts(coverage, self._ask(protocol.TimeNodes(), protocol.Facts, "node_times")[0].facts)
 
     def process_ids(self) -> Sequence[int]:
         return self._page.process.process_ids()

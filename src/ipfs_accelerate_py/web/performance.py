@@ -95,8 +95,9 @@ def performance_metrics(platform: UnifiedWebPlatform) -> dict[str, Any]:
         "shaders": page_memory.get("shaders") or {"count": None, "compiled_ms": None, "cache": None},
         "kernels": platform.metrics.kernels or {"step": None, "reason": _no_kernels(opened)},
         "bridge": {
-            "bytes_sent": traffic.bytes_sent if traffic else None,
-            "bytes_received": traffic.bytes_received if traffic else None,
+            "bytes_sent": traffic.bytes_sent + traffic.file_bytes_sent if traffic else None,
+            "bytes_received": traffic.bytes_received + traffic.file_bytes_received if traffic else None,
+            "large_tensors_by": live.page.bridge.large_tensors_by if live else None,
             "model_requests": live.page.bridge.site.model_requests if live else None,
         },
         "failures": {which: count for (what, which), count in platform.metrics.counts.items() if what == "failures"},
@@ -148,8 +149,8 @@ def prometheus(platform: UnifiedWebPlatform) -> str:
             memory = opened.served.memory()
     labels = {"model": platform.model.name, "platform": platform.runner.plan.platform, "browser": platform.runner.plan.browser}
     gauges = {
-        "bridge_sent_bytes": traffic.bytes_sent if traffic else None,
-        "bridge_received_bytes": traffic.bytes_received if traffic else None,
+        "bridge_sent_bytes": traffic.bytes_sent + traffic.file_bytes_sent if traffic else None,
+        "bridge_received_bytes": traffic.bytes_received + traffic.file_bytes_received if traffic else None,
         "initialization_seconds": platform.metrics.initialization_ms and platform.metrics.initialization_ms / 1e3,
         "js_heap_bytes": memory.get("js_heap_bytes"),
         "gpu_buffer_bytes": memory.get("gpu_buffer_bytes"),

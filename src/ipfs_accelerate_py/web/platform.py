@@ -37,7 +37,8 @@ class UnifiedWebPlatform:
 
     Nothing starts before the first request, ``load`` or ``warm_up``. ``browser`` is a key of ``ipfs-accelerate browsers``, the path of an
     executable, ``auto``, or ``attach``: an address is printed that a person opens (``listen`` lets other machines open it). With
-    ``auto_detect`` the open browser is asked what it has, before it gets anything; without it, what was named is tried as it is.
+    ``auto_detect`` the open browser is asked what it has, before it gets anything (wasm, which all have, starts meanwhile); without it,
+    what was named is tried as it is.
     ``recovery`` is one of abort, retry, fallback and auto (see ``web/recovery.py``). ``timeout_s`` limits each step in the page: loading,
     a pass, a token. ``configuration`` has the keys of ``web/configuration.py``.
 

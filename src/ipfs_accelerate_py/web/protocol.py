@@ -5,6 +5,9 @@
 A message without tensors is a text frame, its JSON. One with tensors is a binary frame: length of the JSON as uint32 little-endian, the
 JSON padded with spaces so that what follows starts at a multiple of 8 bytes, then each tensor's bytes (little-endian, C order), each
 padded to a multiple of 8. The JSON then has ``tensors``, a list of TensorHeader whose offsets count from the end of the JSON.
+
+Large tensors may go by a file that both have open (``shared_files.py``): then a text frame has ``tensors`` and ``stored_at``, from which in
+the file the offsets count.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ import numpy as np
 
 from ..errors import ERROR_CLASSES
 from . import language_model_protocol as language_model
-from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, VectorSpec
+from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSpec, SamplingSpec, SequenceTokens, VectorSpec
 
 Provider = Literal["wasm", "webgpu", "webnn"]
 DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
 ALIGNMENT = 8
+SHARED_BYTES = 256 * 1024  # tensors of a message that together have as many go by the shared file (benchmarks/bridge.py --mib)
+SHARED_LIMIT_BYTES = 512 * 2**20  # the most that a shared file may grow to; what does not fit goes by the WebSocket
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class GenerationSpec:
 
 @dataclass(frozen=True)
 class AudioSpec:
-    """The front end that makes the float32 graph input ``input`` from recordings; rows of ``samples`` samples at ``rate`` Hz.
+    """The front end that makes the graph input ``input`` from recordings; rows of ``samples`` samples at ``rate`` Hz.
 
     ``kind``: ``whisper`` (log-mel within 8 decades of the row's peak, [rows, mels, frames]), ``decibels`` (CLAP, [rows, 1 or with fusion 4,
     frames, mels]), ``waveform`` (wav2vec2, [rows, samples], each recording at mean 0 and variance 1 with ``standardise``). A longer
@@ -217,6 +222,11 @@ class Count(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeNodes(Message):
+    """Time nodes by execution provider, in a model made for it: nothing can be measured afterwards. Facts as in ``node_times.ts``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspect(Message):
     """What really ran, and memory."""
 
@@ -267,7 +277,8 @@ class CompileLanguageModel(LanguageModelMessage):
 @dataclass(frozen=True, kw_only=True)
 class GenerateTokens(LanguageModelMessage):
     """Begin to answer ``prompt``; what the cache already holds of it is not computed again. ``stop``: sequences of tokens that end the
-    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed."""
+    answer (and are part of it). Answer: Facts with ``reused_tokens``, before anything is computed; of an engine with a batch also the
+    ``sequence``, a number, and ``began_ns`` by the page's clock."""
 
     prompt: tuple[int, ...]
     max_new_tokens: int
@@ -281,8 +292,16 @@ class NextTokens(LanguageModelMessage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NextOfBatch(LanguageModelMessage):
+    """What came of every sequence since the last NextOfBatch, as soon as there is something. Answer: BatchTokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CancelTokens(LanguageModelMessage):
-    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have."""
+    """End the running answer: at most the steps that were already submitted still run. Answer: Done once they have. ``sequence`` of a
+    batch ends at once, and the others go on; 0 ends all."""
+
+    sequence: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,6 +376,8 @@ class AudioFeatures(Message):
     sample_rate: int
     where: Literal["gpu", "cpu"]
     threads: int = 64
+    subgroups: bool = False
+    dtype: Literal["float32", "float16"] = "float32"
     repeats: int = 1
     crops: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -370,7 +391,7 @@ class RecordPipelines(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class CompileKernels(Message):
-    """Compile every audio kernel in every variant."""
+    """Compile every audio kernel in every variant that the device has the features for, which are told too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,7 +410,7 @@ class Evict(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Message):
-    """Find the fastest workgroup size of the audio front end for the recordings in the tensors, within ``budget_ms``."""
+    """Find the fastest variant of the audio front end's kernels for the recordings in the tensors, within ``budget_ms``."""
 
     audio: AudioSpec
     sample_rate: int
@@ -463,6 +484,28 @@ class Echo(Message):
     """Send the tensors back: how fast the bridge is."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShareFiles(Message):
+    """Open two files of the page's own and write these marks into them, by which Python finds them; Facts with the ``reason`` if not."""
+
+    to_page: str
+    from_page: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UseFiles(Message):
+    """Whether Python ``found`` them: large tensors go by them from now on; otherwise they are removed."""
+
+    found: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseStored(Message):
+    """Python has read the tensors that a reply had stored there."""
+
+    stored_at: int
+
+
 # Replies and events, page to Python.
 
 
@@ -501,6 +544,13 @@ class TokenBatch(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchTokens(Message):
+    """As TokenBatch, of the sequences of a batch that have something to tell; none where none runs, or while a prompt is computed."""
+
+    parts: tuple[SequenceTokens, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counted(Message):
     """Nodes by execution provider; empty where the engine does not say."""
 
@@ -532,6 +582,7 @@ LANGUAGE_MODEL_REQUESTS = (
     CompileLanguageModel,
     GenerateTokens,
     NextTokens,
+    NextOfBatch,
     CancelTokens,
     TruncateCache,
     ComputeLogits,
@@ -592,35 +643,70 @@ OPTIMIZED = (AudioSpec, ChunkSpec, RecordedPipeline, Optimizations)
 SPECS = (TensorHeader, TensorSpec, GraphSpec, GenerationSpec, ServedGeneration, *OPTIMIZED)
 TENSOR_TYPES = (*SPECS, SampleTimes, *language_model.SPECS)
 SERVING = (OpenModel, Infer, Decode, CancelRequest, CloseModel, LoseModelDevice, PageMemory, Echo)
+SHARING = (ShareFiles, UseFiles, ReleaseStored)
 OPTIMIZING = (Prepare, RecordPipelines, AudioFeatures, CompileKernels, TryReadback, Tune, Evict)
-MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, Inspect, LoseDevice)
-REQUESTS = (*MEASURING, *SERVING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
+MEASURING = (Detect, Open, Fetch, Load, Compile, First, Sample, Count, TimeNodes, Inspect, LoseDevice)
+REQUESTS = (*MEASURING, *SERVING, *SHARING, *OPTIMIZING, *LANGUAGE_MODEL_REQUESTS)
 EVENTS = (ModelProgress, DecodedToken)  # they come before the reply of their request and carry its id
-REPLIES = (Done, Opened, Timed, Sampled, Counted, TokenBatch, Facts, Failure, Console, ModelOpened, Inferred, Decoded, *EVENTS)
+REPLIES = (
+    Done,
+    Opened,
+    Timed,
+    Sampled,
+    Counted,
+    TokenBatch,
+    BatchTokens,
+    Facts,
+    Failure,
+    Console,
+    ModelOpened,
+    Inferred,
+    Decoded,
+    *EVENTS,
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where in the shared file the tensors of a message are."""
+
+    at: int
+    headers: tuple[TensorHeader, ...]
+
+    @property
+    def bytes(self) -> int:
+        """From ``at`` to the end of the last one that is not empty."""
+        return max((header.offset + header.bytes for header in self.headers if header.bytes), default=0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A message as it came, with its tensors (views into the frame's bytes)."""
+    """A message as it came, with its tensors: views into the frame's bytes, or ``stored`` outside of it."""
 
     message: Message
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    stored: Stored | None = None
 
 
-def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytearray:
-    """The frame: text without tensors, binary with them. Each tensor is copied once, into its place in the frame."""
-    body = {"type": type(message).__name__, **dataclasses.asdict(message)}
-    if not tensors:
-        return json.dumps(body)
+def layout(tensors: Mapping[str, np.ndarray]) -> tuple[tuple[TensorHeader, ...], int]:
+    """Where each tensor's bytes go, and how many all take."""
     headers, offset = [], 0
     for name, array in tensors.items():
         if array.dtype.name not in DTYPES:
             raise TypeError(f"tensor '{name}' is {array.dtype.name}; the page takes {', '.join(DTYPES)}")
         headers.append(TensorHeader(name, array.dtype.name, array.shape, offset, array.nbytes))
         offset += array.nbytes + -array.nbytes % ALIGNMENT
-    text = json.dumps({**body, "tensors": [dataclasses.asdict(header) for header in headers]}).encode()
+    return tuple(headers), offset
+
+
+def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) -> str | bytearray:
+    """The frame: text without tensors, binary with them. Each tensor is copied once, into its place in the frame."""
+    if not tensors:
+        return _json(message)
+    headers, size = layout(tensors)
+    text = _json(message, tensors=[dataclasses.asdict(header) for header in headers]).encode()
     text += b" " * (-(4 + len(text)) % ALIGNMENT)
-    frame = bytearray(4 + len(text) + offset)
+    frame = bytearray(4 + len(text) + size)
     struct.pack_into("<I", frame, 0, len(text))
     frame[4 : 4 + len(text)] = text
     for header, array in zip(headers, tensors.values(), strict=True):
@@ -628,6 +714,15 @@ def encode(message: Message, tensors: Mapping[str, np.ndarray] | None = None) ->
             place = np.frombuffer(frame, array.dtype, array.size, 4 + len(text) + header.offset)
             np.copyto(place.reshape(array.shape), array)
     return frame
+
+
+def encode_stored(message: Message, stored: Stored) -> str:
+    """The frame of a message whose tensors are in the shared file."""
+    return _json(message, tensors=[dataclasses.asdict(header) for header in stored.headers], stored_at=stored.at)
+
+
+def _json(message: Message, **more: Any) -> str:
+    return json.dumps({"type": type(message).__name__, **dataclasses.asdict(message), **more})
 
 
 def decode(frame: str | bytes | bytearray) -> Frame:
@@ -641,20 +736,33 @@ def decode(frame: str | bytes | bytearray) -> Frame:
     fields = json.loads(body)
     if not isinstance(fields, dict):
         raise ValueError("the page sent a message that is no object")
-    headers = [TensorHeader(**header) for header in fields.pop("tensors", [])]
+    headers = tuple(TensorHeader(**header) for header in fields.pop("tensors", []))
+    stored_at = fields.pop("stored_at", None)
     kinds = {kind.__name__: kind for kind in REPLIES}
     kind = kinds.get(fields.pop("type"))
     if kind is None:
         raise ValueError("the page sent a message of an unknown type")
     if kind is Sampled:
         fields["samples"] = tuple(SampleTimes(s["total_ns"], tuple(s["token_ns"])) for s in fields["samples"])
+    if kind is BatchTokens:
+        fields["parts"] = tuple(SequenceTokens(**part) for part in fields["parts"])
     message = kind(**fields)
     if isinstance(message, Failure) and message.error_class not in ERROR_CLASSES:
         raise ValueError(f"the page sent an unknown error class '{message.error_class}'")
-    return Frame(message, {h.name: _array(h, data) for h in headers})
+    if stored_at is not None:
+        return Frame(message, stored=_checked(Stored(stored_at, headers)))
+    return Frame(message, {header.name: tensor(header, data) for header in headers})
 
 
-def _array(header: TensorHeader, data: memoryview) -> np.ndarray:
+def _checked(stored: Stored) -> Stored:
+    numbers = [stored.at, *(number for header in stored.headers for number in (header.offset, header.bytes))]
+    if not all(type(number) is int and 0 <= number <= SHARED_LIMIT_BYTES for number in numbers):
+        raise ValueError("the page sent places that no shared file has")
+    return stored
+
+
+def tensor(header: TensorHeader, data: memoryview) -> np.ndarray:
+    """The tensor as a view of ``data``, from which its offset counts. Raises ValueError where it has no such place or type."""
     if header.dtype not in DTYPES:
         raise ValueError(f"the page sent a tensor of unknown type '{header.dtype}'")
     return np.frombuffer(data[header.offset : header.offset + header.bytes], header.dtype).reshape(header.shape)
@@ -701,7 +809,8 @@ def typescript() -> str:
     parts.append("export type Reply = " + " | ".join(kind.__name__ for kind in REPLIES) + ";")
     parts.append("export type ErrorClass = " + " | ".join(f'"{name}"' for name in ERROR_CLASSES) + ";")
     parts.append("export type DataType = " + " | ".join(f'"{name}"' for name in DTYPES) + ";")
-    parts.append(f"export const ALIGNMENT = {ALIGNMENT};")
+    for name, value in (("ALIGNMENT", ALIGNMENT), ("SHARED_BYTES", SHARED_BYTES), ("SHARED_LIMIT_BYTES", SHARED_LIMIT_BYTES)):
+        parts.append(f"export const {name} = {value};")
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,7 +23,8 @@ MOST_RECORDINGS = 200  # the WGSL of a model each; the oldest go
 
 
 def tuned_numbers(browser: Browser) -> dict[str, int]:
-    """All that is known for this browser version, by "adapter|what": ``readback`` (1 woken, 0 plain), workgroup sizes by kernel."""
+    """All that is known for this browser version, by "adapter|what": ``readback`` (1 woken, 0 plain), workgroup sizes by kernel and
+    whether it uses subgroups."""
     path = _tuning(browser)
     return {str(name): int(value) for name, value in json.loads(path.read_text()).items()} if path.is_file() else {}
 

@@ -189,7 +189,8 @@ class Runner:
 
     def _choices(self, live: LivePage) -> dict[str, Choice]:
         plan = self.plan
-        place = Place(plan.platform, live.key, live.facts.get("webgpu"), plan.precision, live.page.kept)
+        adapter = live.facts.get("webgpu") if plan.platform == "webgpu" else None
+        place = Place(plan.platform, live.key, adapter, plan.precision, live.page.kept)
         return choose_here(self._config, self._model.model_class, place)
 
     def _engine(self, plan: Plan) -> str:
@@ -201,10 +202,8 @@ class Runner:
         if plan.platform == "auto":
             plan = replace(plan, platform=best_platform(live.facts) if self._detect else "wasm")
         if plan.precision == "auto":
-            adapter = live.facts.get("webgpu", {})
-            half = (
-                plan.platform == "webgpu" and adapter.get("software_adapter") is False and "shader-f16" in adapter["features"]
-            )
+            adapter = live.facts.get("webgpu", {}) if plan.platform == "webgpu" else {}
+            half = adapter.get("software_adapter") is False and "shader-f16" in adapter["features"]
             plan = replace(plan, precision="float16" if half else "float32")
         return plan
 
@@ -231,9 +230,8 @@ class Runner:
             return True
 
     def _options(self, opened: Opened | None) -> Options:
-        facts = (
-            opened.live.facts if opened and opened.live else self._host.live.facts if self._host and self._host.live else None
-        )
+        live = opened.live if opened and opened.live else self._host.live if self._host else None
+        facts = live.known_facts if live else None
 
         def lacks(platform: str) -> str | None:
             return missing(platform, facts) if facts and platform in facts else None

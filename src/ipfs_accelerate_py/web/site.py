@@ -26,6 +26,12 @@ MEDIA_TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "applic
 Provider = Callable[[], tuple[str, str]]  # a text and its media type
 
 
+class LargeFileResponse(FileResponse):
+    """Reads a model in few pieces: each one is a way to another thread and back."""
+
+    chunk_size = 2**20
+
+
 class Site:
     """``hosts`` are the names under which the server may be asked. ``allow_eval`` lets the page's scripts make functions from text, which
     ONNX Runtime's WebNN provider does."""
@@ -92,7 +98,7 @@ class Site:
         if path is None or not path.is_file():
             return PlainTextResponse("No such file.", 404, headers=self._headers(request))
         media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-        return FileResponse(path, media_type=media_type, headers=self._headers(request))
+        return LargeFileResponse(path, media_type=media_type, headers=self._headers(request))
 
     async def _text(self, name: str, request: Request) -> Response:
         asks_here = request.client is not None and ipaddress.ip_address(request.client.host).is_loopback

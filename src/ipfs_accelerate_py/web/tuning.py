@@ -18,10 +18,11 @@ ANSWER_LIMIT_S = 120.0
 def tune_audio(
     browser: Browser, spec: AudioSpec, *, seconds: float = 5.0, budget_ms: int = 4000, adapter: str = "auto"
 ) -> dict[str, Any]:
-    """Find and remember the fastest workgroup size of the spectrogram kernel for recordings of ``seconds``.
+    """Find and remember the fastest variant of the spectrogram kernel for recordings of ``seconds``: its workgroup size, and whether it
+    uses subgroups where the adapter has them.
 
-    Returns ``threads``, ``candidates_ns`` by size, ``cut_short`` (the budget ended the search), ``search_ms`` and ``adapter_key``. The
-    default size stays where no other is more than 5 % faster. Raises LaunchError.
+    Returns ``threads``, ``subgroups``, ``candidates_ns`` by variant, ``cut_short`` (the budget ended the search), ``search_ms`` and
+    ``adapter_key``. The default (64 threads, no subgroups) stays where no other is more than 5 % faster. Raises LaunchError.
     """
     from ..models.processing.audio import example_waves
 
@@ -30,5 +31,6 @@ def tune_audio(
     tensors = {"samples": wave, "lengths": np.array([len(wave)], np.int32)}
     with Page(browser, adapter=adapter) as page:
         found = page.ask(request, protocol.Facts, "tuning", ANSWER_LIMIT_S, tensors)[0].facts
-    remember_numbers(browser, {f"{found['adapter_key']}|log_mel": found["threads"]})
+    kernel = f"{found['adapter_key']}|log_mel"
+    remember_numbers(browser, {kernel: found["threads"], f"{kernel}_subgroups": int(found["subgroups"])})
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     from ..models.processing.processor import Preprocessed, Processor
     from .protocol import AudioSpec
+
+# transformers imports its modules when they are first asked for, and of two threads that ask at once one may get half of them.
+importing = threading.RLock()
 
 MODEL_TYPES = ("text", "vision", "audio", "multimodal")
 ENGINE = "onnxruntime-web"
@@ -113,9 +117,9 @@ class WebModel:
 
     @functools.cached_property
     def _processing(self) -> tuple[PretrainedConfig, Path | None]:
-        from ..models.prepare import processing
+        with importing, model_errors(self.name):
+            from ..models.prepare import processing
 
-        with model_errors(self.name):
             return low_bit_processing(self.low_bit) if self.low_bit else processing(self.reference)
 
     @property
@@ -124,9 +128,10 @@ class WebModel:
 
     @functools.cached_property
     def processor(self) -> Processor:
-        from ..models.processing.processor import Processor
+        with importing:
+            from ..models.processing.processor import Processor
 
-        return Processor(self._processing[1], self._vocabulary, self.truncate)
+            return Processor(self._processing[1], self._vocabulary, self.truncate)
 
     @functools.cached_property
     def _recording_processor(self) -> Processor:
@@ -166,8 +171,12 @@ class WebModel:
         """The folder of the ONNX files at ``precision``, made where it is not there yet, and the graphs."""
         from ..models.prepare import exported
 
+        def told(step: str) -> None:
+            self.processor  # noqa: B018 - what another thread imports already is complete before the export goes on
+            tell(step)
+
         with model_errors(self.name):
-            return exported(self.reference, precision, cache_folder(), tell)
+            return exported(self.reference, precision, cache_folder(), told)
 
     @property
     def low_bit_bits(self) -> int | None:

@@ -4,29 +4,15 @@ import { nowNs } from "../../clock";
 import { ClassifiedError } from "../../failure";
 import type { GenerateTokens, TokenBatch } from "../../protocol";
 import { mapForReading } from "../../wake";
-import { RESULTS } from "./decoder";
+import { RESULTS, type Decoder } from "./decoder";
 import type { LanguageModel } from "./model";
-
-const NO_TOKEN = 0xffffffff;
-const MOST_STEPS = RESULTS / 4;
-const IN_FLIGHT = 2;
+import { IN_FLIGHT, newTiming, NO_TOKEN, notFinite, stepsOfSubmit, stops, writeSampling, type Timing } from "./sequence";
 
 interface Batch {
   first: number;
   steps: number;
   staging: GPUBuffer;
   readable: Promise<unknown>;
-}
-
-export interface Timing {
-  prompt_tokens: number;
-  reused_tokens: number;
-  prefill_ns: number;
-  /** From the first token to the last, and how many came in it. */
-  decode_ns: number;
-  decoded_tokens: number;
-  submits: number;
-  steps_per_submit: number;
 }
 
 export class Answer {
@@ -46,13 +32,14 @@ export class Answer {
 
   constructor(
     private readonly model: LanguageModel,
+    private readonly decoder: Decoder,
     private readonly request: GenerateTokens,
     rest: readonly number[],
   ) {
     const { temperature, repetition_penalty, logprobs } = request.sampling;
     this.greedy = temperature === 0 && repetition_penalty === 1 && !logprobs;
     const prompt = request.prompt.length;
-    this.timing = { prompt_tokens: prompt, reused_tokens: prompt - rest.length, prefill_ns: 0, decode_ns: 0, decoded_tokens: 0, submits: 0, steps_per_submit: 1 };
+    this.timing = newTiming(prompt, prompt - rest.length);
     this.running = this.run(rest).catch((error: unknown) => {
       this.failed = error;
       this.end("");
@@ -85,7 +72,7 @@ export class Answer {
   private async run(rest: readonly number[]): Promise<void> {
     const { model, request } = this;
     const start = nowNs();
-    this.writeSampling();
+    writeSampling(model, request);
     await this.prefill(rest);
     // The context's last place may be filled: the token that follows it needs none.
     const most = Math.min(request.max_new_tokens, model.cache.contextLength - request.prompt.length + 1);
@@ -114,7 +101,7 @@ export class Answer {
       } else {
         this.timing.decode_ns = now - firstNs;
         this.timing.decoded_tokens = this.tokens.length - 1;
-        this.adapt((now - previousNs) / batch.steps);
+        this.timing.steps_per_submit = this.stepsPerSubmit = stepsOfSubmit(this.stepsPerSubmit, (now - previousNs) / batch.steps, model.readbackNs);
       }
       previousNs = now;
       if (stopped) await this.finish("stop", inFlight);
@@ -129,7 +116,7 @@ export class Answer {
     let before = Promise.resolve<unknown>(undefined);
     for (let at = 0; at < rest.length; at += model.prefill.tokens) {
       const chunk = rest.slice(at, at + model.prefill.tokens);
-      model.prefill.submit(chunk, model.decoder, (encoder) => encoder.copyBufferToBuffer(model.prefill.hidden, (chunk.length - 1) * width, model.shared.hidden, 0, width));
+      model.prefill.submit(chunk, (encoder) => encoder.copyBufferToBuffer(model.prefill.hidden, (chunk.length - 1) * width, model.shared.hidden, 0, width));
       model.ids.push(...chunk);
       if (at + chunk.length === rest.length) break;
       // The device works on this chunk while the page waits for the one before it.
@@ -138,22 +125,13 @@ export class Answer {
       this.wake();
       if (this.cancelled) break;
     }
-    model.writeState(model.cache.length - 1, 0, 0);
-  }
-
-  private writeSampling(): void {
-    const { temperature, top_p, min_p, repetition_penalty, top_k, seed, logprobs } = this.request.sampling;
-    const { queue } = this.model.device.gpu;
-    queue.writeBuffer(this.model.shared.sampling, 0, Float32Array.of(temperature, top_p, min_p, repetition_penalty));
-    queue.writeBuffer(this.model.shared.sampling, 16, Uint32Array.of(top_k, seed, logprobs ? 1 : 0, 0));
-    const seen = new Uint32Array(Math.ceil(this.model.spec.decoder.vocabulary / 32));
-    for (const token of this.request.prompt) seen[token >> 5]! |= 1 << (token & 31);
-    queue.writeBuffer(this.model.shared.seen, 0, seen);
+    model.writeState(0, Uint32Array.of(model.cache.length - 1, 0, model.cache.folded, 1, 0));
   }
 
   /** Submits `steps` steps from the `first` sampled token on. The first of all has its vector already. */
   private submit(first: number, steps: number): Batch {
-    const { device, decoder, shared } = this.model;
+    const { decoder } = this;
+    const { device, shared } = this.model;
     const encoder = device.gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (let step = first; step < first + steps; step++) {
@@ -182,7 +160,7 @@ export class Answer {
       this.tokens.push(results[at]!);
       this.tokenNs.push(ns);
       this.logprobs.push(logprobs[at + 1]!);
-      stopped = this.stops();
+      stopped = stops(this.tokens, this.request);
     }
     staging.unmap();
     this.model.stagings.push(staging);
@@ -190,22 +168,9 @@ export class Answer {
       const position = this.request.prompt.length + this.tokens.length - 1;
       this.model.ids = [];
       this.model.cache.truncate(0);
-      throw new ClassifiedError("inference_failed", `The logits after token ${position} of the context are not finite: the weights or the width do not fit this model.`);
+      throw new ClassifiedError("inference_failed", notFinite(position));
     }
     return stopped;
-  }
-
-  private stops(): boolean {
-    return this.request.stop.some((sequence) => sequence.length > 0 && sequence.length <= this.tokens.length && sequence.every((id, index) => id === this.tokens[this.tokens.length - sequence.length + index]));
-  }
-
-  /** Enough steps in a submit that the device has work for as long as a readback takes. */
-  private adapt(stepNs: number): void {
-    // Twice as long, as the next submit must be encoded within that time too.
-    const wanted = Math.ceil((2 * this.model.readbackNs) / Math.max(stepNs, 1));
-    // Grows gently: the first steps after a prompt say little.
-    this.stepsPerSubmit = Math.max(1, Math.min(MOST_STEPS, wanted, this.stepsPerSubmit * 2));
-    this.timing.steps_per_submit = this.stepsPerSubmit;
   }
 
   private async finish(reason: string, inFlight: readonly Batch[]): Promise<void> {

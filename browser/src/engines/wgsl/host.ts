@@ -63,11 +63,13 @@ async function answer(request: LanguageModelRequest, tensors: HostTensors): Prom
       close(request.model);
       return [{ type: "Done", id }];
     case "GenerateTokens":
-      return facts({ reused_tokens: current().generate(request) });
+      return facts(current().generate(request));
     case "NextTokens":
       return [await current().next(id)];
+    case "NextOfBatch":
+      return [await current().nextOfBatch(id)];
     case "CancelTokens":
-      await current().cancel();
+      await current().cancel(request.sequence);
       return [{ type: "Done", id }];
     case "TruncateCache":
       await current().cancel();

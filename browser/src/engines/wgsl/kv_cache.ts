@@ -17,23 +17,23 @@ export class KeyValueCache {
   readonly folding: boolean;
   readonly contextLength: number;
   private readonly ring: number;
-  /** Tokens that the device has seen, and how many of them are quantised. */
-  length = 0;
-  folded = 0;
+  /** Of each sequence: tokens that the device has seen, and how many of them are quantised. */
+  readonly slots: { length: number; folded: number }[];
 
   constructor(
     memory: Memory,
     private readonly decoder: DecoderSpec,
     private readonly engine: EngineSpec,
   ) {
-    const { key_bits, value_bits, recent_tokens, prefill_tokens, context_length } = engine;
+    const { key_bits, value_bits, recent_tokens, prefill_tokens, context_length, batch } = engine;
+    this.slots = Array.from({ length: batch }, () => ({ length: 0, folded: 0 }));
     const { key_value_heads, head_size, layers } = decoder;
     this.folding = key_bits < 16 || value_bits < 16;
     this.contextLength = Math.ceil(context_length / FOLD) * FOLD;
     // Before a chunk at most recent + FOLD - 1 tokens are unfolded, then the chunk comes.
     this.ring = Math.min(this.contextLength, Math.ceil((recent_tokens + FOLD + prefill_tokens) / FOLD) * FOLD);
-    const recent = (bits: number) => (key_value_heads * this.ringOf(bits) * head_size * (bits === 32 ? 32 : 16)) / 8;
-    const tiles = key_value_heads * (this.contextLength / FOLD);
+    const recent = (bits: number) => (batch * key_value_heads * this.ringOf(bits) * head_size * (bits === 32 ? 32 : 16)) / 8;
+    const tiles = batch * key_value_heads * (this.contextLength / FOLD);
     const foldedKeys = tiles * head_size * (key_bits + 1) * 4;
     const foldedValues = tiles * FOLD * Math.ceil(head_size / 32) * (value_bits + 1) * 4;
     this.layers = layers.map(() => ({
@@ -48,6 +48,15 @@ export class KeyValueCache {
     return bits < 16 ? this.ring : this.contextLength;
   }
 
+  /** Of the only sequence, or the first of a batch. */
+  get length(): number {
+    return this.slots[0]!.length;
+  }
+
+  get folded(): number {
+    return this.slots[0]!.folded;
+  }
+
   get constants(): Constants {
     const { heads, key_value_heads, head_size, sliding_window } = this.decoder;
     const { key_bits, value_bits, recent_tokens } = this.engine;
@@ -57,6 +66,7 @@ export class KeyValueCache {
       KEY_RING: this.ringOf(key_bits),
       VALUE_RING: this.ringOf(value_bits),
       FOLDED_TILES: this.contextLength / FOLD,
+      BATCH: this.engine.batch > 1 ? 1 : 0,
       FOLDING: this.folding ? 1 : 0,
       RECENT: recent_tokens,
       HEADS: heads,
@@ -82,19 +92,21 @@ export class KeyValueCache {
   }
 
   /** Groups to fold once `length` tokens are there, and that they are folded from now on. The same rule as in kernels/advance.wgsl. */
-  fold(length: number): number {
-    this.length = length;
+  fold(length: number, slot = 0): number {
+    const filled = this.slots[slot]!;
+    filled.length = length;
     if (!this.folding) return 0;
-    const groups = Math.max(0, Math.floor((length - this.folded - this.engine.recent_tokens) / FOLD));
-    this.folded += groups * FOLD;
+    const groups = Math.max(0, Math.floor((length - filled.folded - this.engine.recent_tokens) / FOLD));
+    filled.folded += groups * FOLD;
     return groups;
   }
 
   /** Forgets what comes after `length` tokens; returns how many are left. A quantised group goes whole: its tokens' floats are gone. */
-  truncate(length: number): number {
-    if (length >= this.length) return this.length;
-    if (length < this.folded) length = this.folded = Math.floor(length / FOLD) * FOLD;
-    this.length = length;
+  truncate(length: number, slot = 0): number {
+    const filled = this.slots[slot]!;
+    if (length >= filled.length) return filled.length;
+    if (length < filled.folded) length = filled.folded = Math.floor(length / FOLD) * FOLD;
+    filled.length = length;
     return length;
   }
 }

@@ -5,17 +5,19 @@ import { openGpu, type Device } from "../../devices";
 import { ClassifiedError } from "../../failure";
 import type { HostTensors } from "../../frames";
 import type { Readback } from "../../wake";
-import type { GenerateTokens, LoadLanguageModel, ProfileDecoding, TokenBatch } from "../../protocol";
+import type { BatchTokens, GenerateTokens, LoadLanguageModel, ProfileDecoding, TokenBatch } from "../../protocol";
 import { Answer } from "./answer";
-import { Decoder, RESULTS, STATE_BYTES, type Shared } from "./decoder";
+import { Batch } from "./batch";
+import { BatchDecoder } from "./batch_decoder";
+import { Decoder, RESULTS, STATE_BYTES, type Shared, type Stepper } from "./decoder";
 import { float32Tensor } from "./floats";
 import { KeyValueCache } from "./kv_cache";
 import { Memory, read } from "./memory";
 import { Pipelines } from "./pipelines";
 import { Prefill } from "./prefill";
-import { fastest, profile, type ProductTime } from "./profile";
+import { fastest, fastestWidths, profile, type ProductTime } from "./profile";
 import { rotaryTable } from "./rotary";
-import { chooseVariant, type Variant } from "./variants";
+import { chooseVariant, matvecKey, shapeOf, type MatvecShape, type Variant } from "./variants";
 import { Weights } from "./weights";
 
 /** Readbacks of 16 bytes that are timed at loading, each way; the better way is kept and its median sets the steps of a submit. */
@@ -28,7 +30,7 @@ export class LanguageModel {
   readonly pipelines: Pipelines;
   readonly cache: KeyValueCache;
   readonly prefill: Prefill;
-  readonly decoder: Decoder;
+  readonly decoder: Stepper;
   readonly shared: Shared;
   readonly variant: Variant;
   /** Median time from a submit to its 16 bytes being readable. */
@@ -42,6 +44,9 @@ export class LanguageModel {
   private readonly weights: Weights;
   private readonly compiling: Promise<unknown>;
   private answer: Answer | null = null;
+  /** Of an engine that runs one sequence at a time, and of one that runs several. */
+  private readonly single: Decoder | null;
+  private readonly batch: Batch | null;
 
   constructor(
     readonly device: Device & { gpu: GPUDevice },
@@ -58,17 +63,22 @@ export class LanguageModel {
     const rotary = this.memory.storage("rotary table", this.cache.contextLength * decoder.head_size * 4);
     gpu.queue.writeBuffer(rotary, 0, rotaryTable(decoder.inverse_frequencies, this.cache.contextLength, decoder.rotary_factor));
     this.shared = {
-      state: this.memory.storage("state", STATE_BYTES),
-      sampling: this.memory.storage("state", 32),
-      seen: this.memory.storage("state", Math.ceil(decoder.vocabulary / 32) * 4),
-      results: this.memory.storage("state", RESULTS * 8),
+      state: this.memory.storage("state", engine.batch * STATE_BYTES),
+      chunk: this.memory.storage("state", STATE_BYTES),
+      sampling: this.memory.storage("state", engine.batch * 32),
+      seen: this.memory.storage("state", engine.batch * Math.ceil(decoder.vocabulary / 32) * 4),
+      results: this.memory.storage("state", engine.batch * RESULTS * 8),
       rotary,
-      hidden: this.memory.storage("activations", decoder.hidden_size * 4),
-      logits: this.memory.storage("logits", decoder.vocabulary * 4),
-      greatest: this.memory.storage("logits", decoder.vocabulary * 8),
+      hidden: this.memory.storage("activations", engine.batch * decoder.hidden_size * 4),
+      logits: this.memory.storage("logits", engine.batch * decoder.vocabulary * 4),
+      greatest: this.memory.storage("logits", engine.batch > 1 ? 0 : decoder.vocabulary * 8),
     };
     const making = { device: gpu, pipelines: this.pipelines, variant: this.variant, epsilon: decoder.norm_epsilon };
-    this.decoder = new Decoder(making, this.memory, decoder, this.weights, this.cache, this.shared);
+    const parts = [making, this.memory, decoder, this.weights, this.cache, this.shared] as const;
+    const several = engine.batch > 1 ? new BatchDecoder(...parts, engine.batch) : null;
+    this.single = several ? null : new Decoder(...parts);
+    this.batch = several && new Batch(this, several, engine.batch);
+    this.decoder = several ?? this.single!;
     this.prefill = new Prefill(making, this.memory, decoder, engine, this.weights, this.cache, this.shared);
     this.compiling = Promise.all([this.decoder.compile(), this.prefill.compile()]);
     this.compiling.catch(() => {}); // told by `ready`
@@ -100,18 +110,20 @@ export class LanguageModel {
     }
   }
 
-  /** Begins an answer; returns how many tokens of the prompt the cache held already. */
-  generate(request: GenerateTokens): number {
+  /** Begins an answer; returns how many tokens of the prompt the cache held already, and in a batch which sequence it is. */
+  generate(request: GenerateTokens): Record<string, number> {
+    if (this.batch?.free === 0) throw new ClassifiedError("page_error", "Every sequence of the batch runs: cancel one first.");
     if (this.answer && !this.answer.over) throw new ClassifiedError("page_error", "An answer is still being generated: cancel it first.");
     const { prompt } = request;
     this.check(prompt);
     if (prompt.length >= this.cache.contextLength)
       throw new ClassifiedError("unsupported", `A prompt of ${prompt.length} tokens leaves no room in a context of ${this.cache.contextLength}.`);
+    if (this.batch) return this.batch.begin(request);
     let common = 0;
     while (common < prompt.length - 1 && this.ids[common] === prompt[common]) common++;
     const reused = this.truncate(common);
-    this.answer = new Answer(this, request, prompt.slice(reused));
-    return reused;
+    this.answer = new Answer(this, this.single!, request, prompt.slice(reused));
+    return { reused_tokens: reused };
   }
 
   next(id: number): Promise<TokenBatch> {
@@ -119,11 +131,20 @@ export class LanguageModel {
     return this.answer.next(id);
   }
 
-  async cancel(): Promise<void> {
+  nextOfBatch(id: number): Promise<BatchTokens> {
+    if (!this.batch) throw new ClassifiedError("page_error", "This engine runs one sequence at a time.");
+    return this.batch.next(id);
+  }
+
+  /** Ends a sequence of a batch, or everything that runs. */
+  async cancel(sequence = 0): Promise<void> {
+    if (this.batch && sequence > 0) return this.batch.cancel(sequence);
+    await this.batch?.cancelAll();
     await this.answer?.cancel();
   }
 
   truncate(length: number): number {
+    if (this.batch) return this.batch.truncate(length);
     const left = this.cache.truncate(Math.min(length, this.ids.length));
     this.ids.length = Math.min(this.ids.length, left);
     return left;
@@ -135,6 +156,9 @@ export class LanguageModel {
     this.check(tokens);
     if (tokens.length > this.cache.contextLength) throw new ClassifiedError("unsupported", `${tokens.length} tokens are more than the context of ${this.cache.contextLength}.`);
     this.truncate(0);
+    // The last sequence of a batch, so that the others' places are passed.
+    const slot = this.cache.slots.length - 1;
+    this.cache.truncate(0, slot);
     const { vocabulary } = this.spec.decoder;
     const all = new Float32Array(tokens.length * vocabulary);
     const { gpu } = this.device;
@@ -142,24 +166,26 @@ export class LanguageModel {
       const chunk = tokens.slice(at, at + this.prefill.logitsTokens);
       const encode = await this.prefill.logits(chunk.length);
       let buffer = this.prefill.logitsBuffer;
-      if (path === "prefill") this.prefill.submit(chunk, this.decoder, (encoder) => (buffer = encode(encoder)));
-      else chunk.forEach((token, index) => this.submitStep(token, buffer, 4 * index * vocabulary));
+      if (path === "prefill") this.prefill.submit(chunk, (encoder) => (buffer = encode(encoder)), slot);
+      else chunk.forEach((token, index) => this.submitStep(token, slot, buffer, 4 * index * vocabulary));
       all.set(new Float32Array(await read(gpu, buffer, 4 * chunk.length * vocabulary, 0, this.readback)), at * vocabulary);
     }
-    this.ids = [...tokens];
+    if (this.batch) this.writeState(slot, new Uint32Array(STATE_BYTES / 4)); // it rests
+    this.ids = this.batch ? [] : [...tokens];
     return { logits: float32Tensor(all, [tokens.length, vocabulary]) };
   }
 
   /** One step of a token that is given; its logits are copied to `buffer`. */
-  private submitStep(token: number, buffer: GPUBuffer, offset: number): void {
+  private submitStep(token: number, slot: number, buffer: GPUBuffer, offset: number): void {
     const { gpu } = this.device;
-    this.writeState(this.cache.length, token, 0);
+    const { length, folded } = this.cache.slots[slot]!;
+    this.writeState(slot, Uint32Array.of(length, token, folded, 1, 0, slot));
     const encoder = gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    this.decoder.encodeStep(pass);
+    this.decoder.encodeStep(pass, [slot]);
     this.decoder.encodeOutput(pass);
     pass.end();
-    encoder.copyBufferToBuffer(this.shared.logits, 0, buffer, offset, 4 * this.spec.decoder.vocabulary);
+    encoder.copyBufferToBuffer(this.shared.logits, 4 * slot * this.spec.decoder.vocabulary, buffer, offset, 4 * this.spec.decoder.vocabulary);
     gpu.queue.submit([encoder.finish()]);
   }
 
@@ -167,16 +193,18 @@ export class LanguageModel {
   async profile(request: ProfileDecoding): Promise<Record<string, unknown>> {
     await this.cancel();
     const length = Math.min(request.length, this.cache.contextLength);
-    this.writeState(length - 1, 0, 0);
+    this.cache.slots.forEach((_, slot) => this.writeState(slot, Uint32Array.of(length - 1, 0, 0, 1, 0, slot)));
     const found = await profile(this.device.gpu, this.decoder, this.variant, { ...request, length });
     this.ids = [];
+    this.cache.slots.forEach((_, slot) => this.writeState(slot, new Uint32Array(STATE_BYTES / 4)));
+    this.batch?.truncate(0);
     this.cache.truncate(0);
-    return { ...found, length, adapter_key: adapterKey(this.device.facts), fastest: fastest(found["products"] as ProductTime[], LEAST_GAIN) };
+    return { ...found, length, adapter_key: adapterKey(this.device.facts), fastest: fastest(found["products"] as ProductTime[], LEAST_GAIN), widths: fastestWidths(found["products"] as ProductTime[]) };
   }
 
-  /** Tells the device where the next token goes, which one it is, and how many were sampled. */
-  writeState(position: number, token: number, count: number): void {
-    this.device.gpu.queue.writeBuffer(this.shared.state, 0, Uint32Array.of(position, token, this.cache.folded, 1, count));
+  /** Tells the device where a sequence's next token goes and which one it is, as kernels/state.wgsl has it. */
+  writeState(slot: number, state: Uint32Array<ArrayBuffer>): void {
+    this.device.gpu.queue.writeBuffer(this.shared.state, slot * STATE_BYTES, state);
   }
 
   private check(tokens: readonly number[]): void {
@@ -186,11 +214,18 @@ export class LanguageModel {
     if (wrong !== undefined) throw new ClassifiedError("page_error", `Token ${wrong} is not in the vocabulary of ${vocabulary}.`);
   }
 
+  /** How each matrix-vector product is spread: as a search found it, or by default. */
+  private shapes(): Record<string, MatvecShape> {
+    const named = this.decoder.products.flatMap(({ use, linears }) => linears.flatMap(({ parts }) => parts.map((part) => [matvecKey(part, this.variant, use), shapeOf(part, this.variant, use)] as const)));
+    return Object.fromEntries(named);
+  }
+
   inspect(): Record<string, unknown> {
-    const { software: _, tuned: __, workgroupBytes: ___, invocations: ____, ...variant } = this.variant;
+    const { software: _, tuned: __, workgroupBytes: ___, invocations: ____, tunedWidth: _____, vendor: ______, mostInvocations: _______, ...variant } = this.variant;
     return {
       device: this.device.facts,
-      variant: { ...variant, activations: this.variant.int8 ? "int8" : "float" },
+      variant,
+      shapes: this.shapes(),
       buffers_bytes: this.memory.bytesByUse,
       total_bytes: Object.values(this.memory.bytesByUse).reduce((sum, bytes) => sum + bytes, 0),
       peak_bytes: this.device.bytes?.().peak ?? null,
@@ -201,7 +236,8 @@ export class LanguageModel {
       context_length: this.cache.contextLength,
       cached_tokens: this.cache.length,
       quantized_tokens: this.cache.folded,
-      last_answer: this.answer?.timing ?? null,
+      batch: this.cache.slots.length,
+      last_answer: (this.batch ?? this.answer)?.timing ?? null,
     };
   }
 

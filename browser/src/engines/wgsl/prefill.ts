@@ -4,9 +4,9 @@ import type { KeyValueCache } from "./kv_cache";
 import type { Memory } from "./memory";
 import { oneShape } from "./matrix";
 import { bind } from "./pipelines";
-import { chunkSteps, encode, encodeOne, int8Blocks, type Dispatch, type Making } from "./steps";
-import type { Decoder, Shared } from "./decoder";
-import { reduction, WORKGROUP } from "./variants";
+import { chunkSteps, encode, encodeOne, int8Blocks, normStep, type Dispatch, type Making } from "./steps";
+import type { Shared } from "./decoder";
+import { WORKGROUP } from "./variants";
 import type { LayerWeights, Weights } from "./weights";
 
 /** Bytes that the logits of a chunk may take where all of them are asked for. */
@@ -20,6 +20,7 @@ export class Prefill {
   private allLogits: { steps: Dispatch[]; norm: Dispatch; buffer: GPUBuffer } | null = null;
   private embed: Dispatch[] = [];
   private layers: Dispatch[][][] = [];
+  private folds: Dispatch[] = [];
   private readonly x: GPUBuffer;
   /** Of the chunk's vectors as int8, where prompts are computed so. */
   private readonly words: GPUBuffer | null;
@@ -49,7 +50,7 @@ export class Prefill {
   async compile(): Promise<void> {
     const { making, memory, spec, weights, cache, shared, hidden, normed, x: qkv } = this;
     const { device, pipelines } = making;
-    const { state, rotary } = shared;
+    const { chunk: state, rotary } = shared;
     const attended = memory.storage("activations", 4 * this.tokens * spec.heads * spec.head_size);
     const gated = memory.storage("activations", 8 * this.tokens * spec.intermediate_size);
     const act = memory.storage("activations", 4 * this.tokens * spec.intermediate_size);
@@ -61,11 +62,14 @@ export class Prefill {
     });
     const append = pipelines.get("append", { ...cache.constants, WORKGROUP: 64, CACHE_ACCESS: "read_write", FOLDED_ACCESS: "read" });
     const attention = pipelines.get("attention_prefill", { ...cache.constants, WORKGROUP: 128, CACHE_ACCESS: "read", FOLDED_ACCESS: "read" });
+    const fold = cache.folding ? pipelines.get("fold", { ...cache.constants, WORKGROUP, CACHE_ACCESS: "read", FOLDED_ACCESS: "read_write" }) : null;
     const swiglu = pipelines.get("swiglu", { COLUMNS: spec.intermediate_size, WORKGROUP });
     const chunk = (linear: LayerWeights["qkv"], residual: boolean, from: GPUBuffer, to: GPUBuffer) => chunkSteps(making, linear, residual, { state, x: from, y: to, words: this.words, blocks: this.blocks });
     const layer = async (one: LayerWeights, index: number): Promise<Dispatch[][]> => {
       const matrices = [chunk(one.qkv, false, normed, qkv), chunk(one.output, true, attended, hidden), chunk(one.gateUp, false, normed, gated), chunk(one.down, true, act, hidden)];
       const [before, after] = [await this.norm(one.attentionNorm), await this.norm(one.feedForwardNorm)];
+      const folder = await fold;
+      if (folder) this.folds[index] = { pipeline: folder, groups: [bind(device, folder, 0, { 0: state }), bind(device, folder, 1, cache.foldBindings(index))], workgroups: [spec.key_value_heads] };
       const [appender, attend, gate] = [await append, await attention, await swiglu];
       const [toQkv, toOutput, toGateUp, toDown] = (await Promise.all(matrices)) as [Dispatch[], Dispatch[], Dispatch[], Dispatch[]];
       const group = (pipeline: GPUComputePipeline, own: Record<number, GPUBuffer | null>, folded: boolean) => [bind(device, pipeline, 0, own), bind(device, pipeline, 1, cache.bindings(index, folded))];
@@ -86,19 +90,18 @@ export class Prefill {
     this.layers = await layers;
   }
 
-  private async norm(weights: GPUBuffer): Promise<Dispatch> {
-    const { device, pipelines, variant, epsilon } = this.making;
-    const pipeline = await pipelines.get("rms_norm", { ...reduction(variant, 1), COLUMNS: this.spec.hidden_size, EPSILON: epsilon });
-    return { pipeline, groups: [bind(device, pipeline, 0, { 0: this.hidden, 1: weights, 2: this.normed })], workgroups: [1] };
+  private norm(weights: GPUBuffer): Promise<Dispatch> {
+    return normStep(this.making, this.spec.hidden_size, this.hidden, weights, this.normed);
   }
 
-  /** Submits a chunk at the cache's end. Where the cache folds afterwards, that is part of it. */
-  submit(ids: readonly number[], decoder: Decoder, more: (encoder: GPUCommandEncoder) => void = () => {}): void {
+  /** Submits a chunk at the end of a sequence's cache. Where the cache folds afterwards, that is part of it. */
+  submit(ids: readonly number[], more: (encoder: GPUCommandEncoder) => void = () => {}, slot = 0): void {
     const { device } = this.making;
     const { cache, spec } = this;
     const rows = ids.length;
+    const { length, folded } = cache.slots[slot]!;
     device.queue.writeBuffer(this.ids, 0, Uint32Array.from(ids));
-    device.queue.writeBuffer(this.shared.state, 0, Uint32Array.of(cache.length, 0, cache.folded, rows));
+    device.queue.writeBuffer(this.shared.chunk, 0, Uint32Array.of(length, 0, folded, rows, 0, slot));
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const { pipeline, groups } of this.embed) encodeOne(pass, pipeline, groups, [rows]);
@@ -115,7 +118,8 @@ export class Prefill {
       this.spread(pass, gate!, ({ workgroups: [x] }) => [x, rows]);
       this.spread(pass, down!, ({ workgroups: [x] }) => [x, tiles]);
     }
-    decoder.encodeFold(pass, cache.fold(cache.length + rows));
+    const groups = cache.fold(length + rows, slot);
+    if (groups > 0) this.spread(pass, this.folds, ({ workgroups: [heads] }) => [heads, groups]);
     pass.end();
     more(encoder);
     device.queue.submit([encoder.finish()]);
@@ -134,7 +138,7 @@ export class Prefill {
     if (!this.allLogits) {
       const buffer = this.memory.storage("logits of a chunk", 4 * this.logitsTokens * this.spec.vocabulary);
       const norm = await this.norm(this.weights.finalNorm);
-      const steps = await chunkSteps(this.making, this.weights.output, false, { state: this.shared.state, x: this.normed, y: buffer, words: this.words, blocks: this.blocks });
+      const steps = await chunkSteps(this.making, this.weights.output, false, { state: this.shared.chunk, x: this.normed, y: buffer, words: this.words, blocks: this.blocks });
       this.allLogits = { steps, norm, buffer };
     }
     const { steps, norm, buffer } = this.allLogits;

@@ -3,10 +3,10 @@ import { ClassifiedError } from "../../failure";
 import { nowNs } from "../../clock";
 import type { ProfileDecoding } from "../../protocol";
 import { median } from "../../wake";
-import type { Decoder, Product, Stage } from "./decoder";
+import type { Product, Stage, Stepper } from "./decoder";
 import { read } from "./memory";
 import { encode, type Dispatch } from "./steps";
-import { matvec, matvecKey, type MatvecShape, type Variant } from "./variants";
+import { int8Of, matvec, matvecKey, packs, widthKey, type MatvecShape, type Variant } from "./variants";
 
 /** A pass is repeated until it takes this long: browsers may round timestamps to 0.1 ms. */
 const LEAST_PASS_NS = 5e6;
@@ -27,6 +27,9 @@ export interface ProductTime extends StageTime {
   /** Bytes of the matrices, scales and all. */
   bytes: number;
   shape: MatvecShape | null;
+  /** Names it whatever its activations are, which have `width` bits. */
+  width_key: string;
+  width: number;
 }
 
 /** Times passes one after the other in one submit. */
@@ -70,7 +73,7 @@ class GpuClock {
   }
 }
 
-export async function profile(device: GPUDevice, decoder: Decoder, variant: Variant, { length, shapes, budget_ms }: ProfileDecoding): Promise<Record<string, unknown>> {
+export async function profile(device: GPUDevice, decoder: Stepper, variant: Variant, { length, shapes, budget_ms }: ProfileDecoding): Promise<Record<string, unknown>> {
   if (!device.features.has("timestamp-query")) throw new ClassifiedError("unsupported", "This adapter has no timestamp-query, without which kernels cannot be timed one by one.");
   const start = nowNs();
   const left = () => budget_ms - (nowNs() - start) / 1e6;
@@ -78,11 +81,12 @@ export async function profile(device: GPUDevice, decoder: Decoder, variant: Vari
   const jobs: Job[] = [];
   let notTried = 0;
   const make = async (product: Product, shape: MatvecShape | null): Promise<void> => {
-    try {
-      jobs.push(...(await jobsOf(product, variant, shape)));
-    } catch (error) {
-      refused.push(`${product.label} ${JSON.stringify(shape)}: ${String(error)}`);
-    }
+    for (const width of widthsOf(product, variant))
+      try {
+        jobs.push(...(await jobsOf(product, variant, shape, width)));
+      } catch (error) {
+        refused.push(`${product.label} ${JSON.stringify(shape)}: ${String(error)}`);
+      }
   };
   // Everything is compiled first: the clock of a GPU that waits for a compiler falls to a fraction.
   await Promise.all(decoder.products.map((product) => make(product, null)));
@@ -91,7 +95,7 @@ export async function profile(device: GPUDevice, decoder: Decoder, variant: Vari
     // A row's lanes must be whole subgroups.
     if (workgroup > most || (variant.subgroups && lanes < variant.lanes)) continue;
     const shape = { workgroup, lanes, rows };
-    const fitting = decoder.products.filter(({ use, linears }) => linears.every(({ parts }) => parts.every((part) => matvec(part, variant, 1, use, shape).workgroups <= widest)));
+    const fitting = decoder.products.filter(({ use, linears }) => packs(shape, use) && linears.every(({ parts }) => parts.every((part) => matvec(part, part.rows, variant, 1, use, shape).workgroups <= widest)));
     if (left() < budget_ms / 2) notTried += fitting.length;
     else await Promise.all(fitting.map((product) => make(product, shape)));
   }
@@ -116,8 +120,16 @@ export async function profile(device: GPUDevice, decoder: Decoder, variant: Vari
 
 type Job = Omit<ProductTime, "ns" | "dispatches"> & { dispatches: Dispatch[] };
 
+/** Bits of the activations that are compared: both kinds where the plan is to be made, otherwise what the product has. */
+function widthsOf({ use, linears }: Product, { activations }: Variant): readonly (8 | 32 | undefined)[] {
+  const open = activations === "planned" && !use.vectors && !use.packedIn && linears.every(({ parts }) => parts.every(({ layout }) => layout.quantized));
+  return open ? [8, 32] : [undefined];
+}
+
 /** A product in a shape, over all layers; layers whose matrices are of another width apart. */
-async function jobsOf({ label, use, linears, make }: Product, variant: Variant, shape: MatvecShape | null): Promise<Job[]> {
+async function jobsOf(product: Product, variant: Variant, shape: MatvecShape | null, width: 8 | 32 | undefined): Promise<Job[]> {
+  const { label, linears, make } = product;
+  const use = width ? { ...product.use, width } : product.use;
   const kinds = new Map<string, number[]>();
   linears.forEach((linear, index) => {
     const key = linear.parts.map((part) => matvecKey(part, variant, use)).join(", ");
@@ -125,11 +137,22 @@ async function jobsOf({ label, use, linears, make }: Product, variant: Variant, 
   });
   return Promise.all(
     [...kinds].map(async ([key, indices]) => {
-      const dispatches = (await Promise.all(indices.map((index) => make(index, shape ?? undefined)))).flat();
+      const dispatches = (await Promise.all(indices.map((index) => make(index, shape ?? undefined, width)))).flat();
       const bytes = indices.flatMap((index) => linears[index]!.parts).reduce((sum, { values, scales }) => sum + values.size + scales.size, 0);
-      return { label, key, bytes, shape, dispatches };
+      const [part] = linears[indices[0]!]!.parts;
+      return { label, key, bytes, shape, dispatches, width_key: widthKey(part!, use), width: int8Of(part!, variant, use) ? 8 : 32 };
     }),
   );
+}
+
+/** Bits of the activations with which each product was the fastest in any shape, of those that were timed with both. */
+export function fastestWidths(products: readonly ProductTime[]): Record<string, number> {
+  const best: Record<string, Partial<Record<number, number>>> = {};
+  for (const { width_key, width, ns } of products) {
+    const own = (best[width_key] ??= {});
+    own[width] = Math.min(own[width] ?? Infinity, median(ns));
+  }
+  return Object.fromEntries(Object.entries(best).flatMap(([key, { 8: int8, 32: float }]) => (int8 && float ? [[key, int8 < float ? 8 : 32]] : [])));
 }
 
 /** The fastest shape of each key by the median, where it gains more than noise would; the rest keep the usual one. */

@@ -14,6 +14,7 @@ import cache_store from "../../../kernels/cache_store.wgsl";
 import cache_tile from "../../../kernels/cache_tile.wgsl";
 import dequantize from "../../../kernels/dequantize.wgsl";
 import embed from "../../../kernels/embed.wgsl";
+import finished from "../../../kernels/finished.wgsl";
 import fold from "../../../kernels/fold.wgsl";
 import matmul from "../../../kernels/matmul.wgsl";
 import int8_order from "../../../kernels/int8_order.wgsl";
@@ -21,9 +22,11 @@ import matmul_results from "../../../kernels/matmul_results.wgsl";
 import matmul_int8 from "../../../kernels/matmul_int8.wgsl";
 import matrix from "../../../kernels/matrix.wgsl";
 import matvec from "../../../kernels/matvec.wgsl";
+import matvec_batch from "../../../kernels/matvec_batch.wgsl";
 import matvec_float from "../../../kernels/matvec_float.wgsl";
 import matvec_int8 from "../../../kernels/matvec_int8.wgsl";
 import order from "../../../kernels/order.wgsl";
+import packed from "../../../kernels/packed.wgsl";
 import quads from "../../../kernels/quads.wgsl";
 import quantize_chunk from "../../../kernels/quantize_chunk.wgsl";
 import reduce from "../../../kernels/reduce.wgsl";
@@ -36,8 +39,8 @@ import state from "../../../kernels/state.wgsl";
 import swiglu from "../../../kernels/swiglu.wgsl";
 
 const files: Record<string, string> = {
-  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, fold, int8_order, matmul, matmul_int8, matmul_results, matrix,
-  matvec, matvec_float, matvec_int8, order, quads, quantize_chunk, reduce, rms_norm, rotary, sample, sample_greedy, sampling, state, swiglu,
+  advance, append, attention_decode, attention_merge, attention_prefill, cache, cache_store, cache_tile, dequantize, embed, finished, fold, int8_order, matmul, matmul_int8, matmul_results, matrix,
+  matvec, matvec_batch, matvec_float, matvec_int8, order, packed, quads, quantize_chunk, reduce, rms_norm, rotary, sample, sample_greedy, sampling, state, swiglu,
 };
 
 export type Constants = Record<string, number | string>;

@@ -1,7 +1,7 @@
 // Dispatches that are made once and encoded many times.
 import { anyShape, type Linear } from "./matrix";
 import { bind, type Pipelines } from "./pipelines";
-import { matvec, type MatvecShape, type MatvecUse, type Variant } from "./variants";
+import { matvec, reduction, type MatvecShape, type MatvecUse, type Variant } from "./variants";
 
 export interface Dispatch {
   pipeline: GPUComputePipeline;
@@ -32,7 +32,7 @@ export interface Making {
   epsilon: number;
 }
 
-/** `y = linear x` of one vector, a dispatch for each part. */
+/** `y = linear x` of one vector, or of a few (`use.vectors`), a dispatch for each part. */
 export function vectorSteps(
   { device, pipelines, variant, epsilon }: Making,
   linear: Linear,
@@ -42,14 +42,20 @@ export function vectorSteps(
 ): Promise<Dispatch[]> {
   let before = 0; // workgroups of the parts before, whose greatest logits come first
   const parts = linear.parts.map(async (part) => {
-    const { constants, workgroups } = matvec(part, variant, epsilon, use, shape, before);
+    const { constants, workgroups } = matvec(part, linear.rows, variant, epsilon, use, shape, before);
     before += workgroups;
-    const pipeline = await pipelines.get("matvec", constants, linear.name.replace(/^layers\.\d+\./, ""));
+    const pipeline = await pipelines.get(use.vectors ? "matvec_batch" : "matvec", constants, linear.name.replace(/^layers\.\d+\./, ""));
     const { values, scales } = part;
     const group = bind(device, pipeline, 0, { 0: values, 1: scales, 2: buffers.x, 3: buffers.norm ?? null, 4: buffers.y, 5: buffers.greatest ?? null });
     return { pipeline, groups: [group], workgroups: [workgroups] as const };
   });
   return Promise.all(parts);
+}
+
+/** RMS norm of several vectors: the caller says how many, as workgroups. */
+export async function normStep({ device, pipelines, variant, epsilon }: Making, columns: number, x: GPUBuffer, weights: GPUBuffer, y: GPUBuffer): Promise<Dispatch> {
+  const pipeline = await pipelines.get("rms_norm", { ...reduction(variant, 1), COLUMNS: columns, EPSILON: epsilon });
+  return { pipeline, groups: [bind(device, pipeline, 0, { 0: x, 1: weights, 2: y })], workgroups: [1] };
 }
 
 /** What a chunk's products share: int8 activations are made for each of them in the same place. */

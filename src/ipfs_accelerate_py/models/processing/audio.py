@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...lazy_numpy import np
+from ..rows import row_generators
 from .files import read_bytes
 
 if TYPE_CHECKING:
@@ -113,9 +114,8 @@ def chunk_notes(waves: list[np.ndarray], length: int, sample_rate: int, overlap:
 def example_waves(count: int, seconds: float, sample_rate: int, seed: int) -> list[np.ndarray]:
     """Seeded waves, float64 [samples]: a voice-like harmonic tone whose pitch drifts, in syllables, with noise."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
-    generator = np.random.default_rng(seed)
     waves = []
-    for _ in range(count):
+    for generator in row_generators(seed, count):
         pitch = generator.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * generator.uniform(0.2, 0.8) * time))  # Hz
         phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
         voice = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 9))

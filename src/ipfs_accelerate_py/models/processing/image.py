@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UnavailableError, UserError
 from ...lazy_numpy import np
+from ..rows import row_generators
 from .files import read_bytes
 
 if TYPE_CHECKING:
@@ -232,11 +233,11 @@ def example_images(count: int, size: int | tuple[int, int], seed: int) -> np.nda
     """Seeded uint8 [count, height, width, 3] that costs what a photograph costs: a smooth colour gradient with noise. ``size`` is
     (height, width) or the side of a square."""
     height, width = (size, size) if isinstance(size, int) else size
-    generator = np.random.default_rng(seed)
-    corners = generator.random((count, 3, 2, 2))
+    generators = row_generators(seed, count)
+    corners = np.stack([generator.random((3, 2, 2)) for generator in generators])
     rows, columns = (np.stack([1 - ramp, ramp]) for ramp in (np.linspace(0, 1, height), np.linspace(0, 1, width)))
     smooth = np.einsum("bcij,iy,jx->bcyx", corners, rows, columns)
-    noisy = smooth + generator.normal(0, 0.1, smooth.shape)
+    noisy = smooth + np.stack([generator.normal(0, 0.1, smooth.shape[1:]) for generator in generators])
     return np.clip(np.round(noisy * 255), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 

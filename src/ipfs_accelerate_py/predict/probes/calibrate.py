@@ -13,9 +13,10 @@ from ...platforms.base import Available, Unavailable
 from ...platforms.registry import probe
 from ...spec import BROWSER_PLATFORMS, PLATFORMS, Target
 from .plan import BROWSER_CHAINS, CHAINS, SOFTWARE_CHAINS, Chain, evaluate
-from .timing import graph_times, torch_times
+from .timing import graph_times, torch_copies, torch_times
 
 TORCH_PRECISIONS = {"cpu": ("float32",), "cuda": ("float32", "float16", "bfloat16"), "rocm": ("float32", "float16", "bfloat16")}
+DEVICE_MEMORY = ("cuda", "rocm")  # whose tensors are copied to and from the host
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -79,6 +80,8 @@ def probe_target(target: Target) -> Probed:
             for precision in TORCH_PRECISIONS.get(target.platform, ("float32",)):
                 times, facts = torch_times(target, chains, precision)
                 rows += evaluate(times, precision, ELEMENT_BYTES[precision])
+            if target.platform in DEVICE_MEMORY:
+                rows += torch_copies(target)
         else:
             graphs, facts = graph_times(target, chains)
             rows = evaluate(graphs)

@@ -62,6 +62,7 @@ CHAINS = (
     Chain("bandwidth", 1, 256, 4),
     Chain("bandwidth", 1, 1024, 4),
     Chain("bandwidth", 1, 2048, 4),
+    Chain("bandwidth", 1, 4096, 4),  # 268 MB: beyond the caches of most processors
 )
 # In a browser each chain is a fresh profile, which takes seconds to start, and a software adapter takes seconds for the large ones.
 BROWSER_CHAINS = (EMPTY, CHAINS[1], CHAINS[3], CHAINS[5], CHAINS[8], CHAINS[9])

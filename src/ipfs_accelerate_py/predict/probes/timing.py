@@ -17,6 +17,7 @@ from .plan import CHAINS, Chain
 
 LEAST_RUNS, MOST_RUNS, SECONDS = 5, 200, 0.4
 WARM_UP_RUNS = 3
+COPIED_BYTES = 16_777_216
 
 
 def repeat(run: Callable[[], Any], seconds: float = SECONDS) -> list[int]:
@@ -73,9 +74,9 @@ def torch_times(target: Target, chains: tuple[Chain, ...], precision: str) -> tu
     from ...platforms.torch_session import import_torch
 
     torch = import_torch()
-    device, threads = target.device_and_threads
-    name = {"cuda": "cuda", "rocm": "cuda", "mps": "mps"}.get(target.platform, "cpu")
-    place = name if device == "default" else device
+    _, threads = target.device_and_threads
+    place = _torch_place(target)
+    name = place.partition(":")[0]
     dtype = getattr(torch, precision)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or default_threads())
@@ -97,7 +98,44 @@ def torch_times(target: Target, chains: tuple[Chain, ...], precision: str) -> tu
             times[chain] = repeat(run)
     finally:
         torch.set_num_threads(before)
-    facts = {"torch": torch.__version__, "threads": threads or default_threads()}
-    if name == "cuda":
-        facts["device_name"] = torch.cuda.get_device_name(place)
-    return times, facts
+    return times, _facts(torch, place, threads or default_threads())
+
+
+def _torch_place(target: Target) -> str:
+    """torch's name of the device that the platform's sessions use."""
+    device, _ = target.device_and_threads
+    return {"cuda": "cuda", "rocm": "cuda", "mps": "mps"}.get(target.platform, "cpu") if device == "default" else device
+
+
+def torch_copies(target: Target) -> list[dict[str, Any]]:
+    """Rows of the copies between the host and the target's device."""
+    from ...platforms.torch_session import import_torch
+
+    return copies(import_torch(), _torch_place(target))
+
+
+def copies(torch: Any, place: str, size: int = COPIED_BYTES) -> list[dict[str, Any]]:
+    """Rows of the ``probe`` table: bytes a second into the memory of the device ``place`` and out of it, from pageable memory, as sessions
+    copy."""
+    here = torch.zeros(size, dtype=torch.uint8)
+    there = here.to(place, copy=True)
+
+    def into() -> None:
+        here.to(place, copy=True)
+        if place.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def out() -> None:
+        there.to("cpu", copy=True)
+
+    rows = []
+    for kind, run in (("copy_to_device", into), ("copy_from_device", out)):
+        samples = repeat(run)
+        row = {"kind": kind, "precision": "uint8", "size": float(size), "value": size / (min(samples) * 1e-9)}
+        rows.append(row | {"samples_ns": samples, "facts": {}})
+    return rows
+
+
+def _facts(torch: Any, place: str, threads: int) -> dict[str, Any]:
+    named = {"device_name": torch.cuda.get_device_name(place)} if place.startswith("cuda") else {}
+    return {"torch": torch.__version__, "threads": threads, **named}
