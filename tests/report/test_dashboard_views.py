@@ -133,7 +133,8 @@ def test_scaling_joins_what_differs_in_one_size_only(snapshot: Snapshot) -> None
     lines: dict[tuple[str, str], list[dict]] = {}
     for row in rows_of(snapshot, "scaling", kind="measured"):
         lines.setdefault((row["axis"], row["where"]), []).append(row)
-    at_32 = next(line for (axis, name), line in lines.items() if axis == "batch size" and "32 tokens" in name)
+    own = {key: line for key, line in lines.items() if "Platinum 8481C" in line[0]["machine"]}  # the made-up ones
+    at_32 = next(line for (axis, name), line in own.items() if axis == "batch size" and "32 tokens" in name)
     assert [row["x"] for row in at_32] == [2, 4, 8]
     assert all(len(line) > 1 and len({row["target"] for row in line}) == 1 for line in lines.values())
 
