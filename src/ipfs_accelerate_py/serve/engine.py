@@ -165,7 +165,8 @@ class BrowserAnswer:
         self._tokens.close()
 
     def _generate(self) -> Generator[Token, None, None]:
-        engine, done, failures = self._engine, [], 0
+        engine, failures = self._engine, 0
+        done: list[int] = []
         died: LaunchError | None = None
         while True:
             left = self._most - len(done)
