@@ -137,6 +137,7 @@ def test_scaling_joins_what_differs_in_one_size_only(snapshot: Snapshot) -> None
     at_32 = next(line for (axis, name), line in own.items() if axis == "batch size" and "32 tokens" in name)
     assert [row["x"] for row in at_32] == [2, 4, 8]
     assert all(len(line) > 1 and len({row["target"] for row in line}) == 1 for line in lines.values())
+    assert all(len({row["machine"] for row in line}) == 1 for line in lines.values())
 
 
 def test_an_effect_is_a_pair_that_differs_in_one_choice(snapshot: Snapshot) -> None:
