@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ipfs_accelerate_py.predict import Interval
 from ipfs_accelerate_py.recommend.collectives import Communication, Line
 from ipfs_accelerate_py.recommend.layout import Layout
 from ipfs_accelerate_py.recommend.stacks import shape_of
-from ipfs_accelerate_py.recommend.step_time import FSDP_HOST_S, step_seconds
+from ipfs_accelerate_py.recommend.step_time import step_seconds
 from ipfs_accelerate_py.recommend.training_memory import CONTEXT_BYTES, training_memory
 
 FILE = Path(__file__).parents[2] / "benchmarks/results/distributed-training-2x-nvidia-h200.json"
@@ -48,7 +47,8 @@ def test_peak_memory(row: dict[str, Any]) -> None:
     "row", [row for row in RUNS["rows"] if row["strategy"] == "fsdp"], ids=lambda row: f"{row['model']} {row['precision']}"
 )
 def test_the_time_of_a_sharded_step_lies_in_its_range(row: dict[str, Any]) -> None:
-    """From the time alone: between nothing of the host's work showing and all of it. Without it three of the four would lie above."""
+    """From the time alone: between nothing of the host's work showing and all of it. The host's cost was fitted to these runs, so this
+    holds the formula to them and is no evidence for others."""
     shape, layout = of(row)
     alone = next(
         each["measured_step_ms"] / 1e3
@@ -59,5 +59,3 @@ def test_the_time_of_a_sharded_step_lies_in_its_range(row: dict[str, Any]) -> No
     network = Communication(**{**RUNS["collectives"], "lines": lines})
     found = step_seconds(shape, layout, Interval(alone, alone, alone), network).total
     assert found.low <= row["measured_step_ms"] / 1e3 <= found.high
-    twice = step_seconds(shape, replace(layout, accumulation=2), Interval(alone, alone, alone), network).total
-    assert twice.high - 2 * alone >= 2 * FSDP_HOST_S * (shape.layers + 1)

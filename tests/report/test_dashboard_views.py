@@ -28,7 +28,7 @@ from ipfs_accelerate_py.report.dashboard import page, tables
 from ipfs_accelerate_py.report.dashboard.detail import detail
 from ipfs_accelerate_py.report.dashboard.filters import SEARCHED, Filters
 from ipfs_accelerate_py.report.dashboard.launches import facet_counts, launches
-from ipfs_accelerate_py.report.dashboard.snapshot import Snapshot, Snapshots
+from ipfs_accelerate_py.report.dashboard.snapshot import SANDBOX, Snapshot, Snapshots
 from ipfs_accelerate_py.report.dashboard.tabular import encode, to_json
 from ipfs_accelerate_py.report.dashboard.views import VIEWS, read
 from ipfs_accelerate_py.report.data import from_store
@@ -133,9 +133,11 @@ def test_scaling_joins_what_differs_in_one_size_only(snapshot: Snapshot) -> None
     lines: dict[tuple[str, str], list[dict]] = {}
     for row in rows_of(snapshot, "scaling", kind="measured"):
         lines.setdefault((row["axis"], row["where"]), []).append(row)
-    at_32 = next(line for (axis, name), line in lines.items() if axis == "batch size" and "32 tokens" in name)
+    own = {key: line for key, line in lines.items() if "Platinum 8481C" in line[0]["machine"]}  # the made-up ones
+    at_32 = next(line for (axis, name), line in own.items() if axis == "batch size" and "32 tokens" in name)
     assert [row["x"] for row in at_32] == [2, 4, 8]
     assert all(len(line) > 1 and len({row["target"] for row in line}) == 1 for line in lines.values())
+    assert all(len({row["machine"] for row in line}) == 1 for line in lines.values())
 
 
 def test_an_effect_is_a_pair_that_differs_in_one_choice(snapshot: Snapshot) -> None:
@@ -454,6 +456,16 @@ def test_what_takes_long_is_made_once_and_keeps_nothing_else_waiting(full_store:
         assert other.result(60) > 0 and not any(one.done() for one in waiting)
         go_on.set()
         assert [one.result(60) for one in waiting] == [7, 7] and made == [1]
+
+
+def test_a_store_that_needs_too_much_memory_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence, and smaller questions are answered all the same."""
+    Store.create_or_open(tmp_path / "s.duckdb")
+    monkeypatch.setitem(SANDBOX, "memory_limit", "30MB")
+    with Snapshots(tmp_path / "s.duckdb") as snapshots:
+        with pytest.raises(UserError, match="takes 30MB of memory at most: export one campaign"):
+            snapshots.current().rows("SELECT list(hash(range)) FROM range(20000000)")
+        assert snapshots.current().rows("SELECT 1 AS one") == [{"one": 1}]
 
 
 def test_a_large_store_is_answered_and_cut_with_a_sentence(tmp_path: Path) -> None:

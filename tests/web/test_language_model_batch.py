@@ -178,14 +178,15 @@ def test_joining_leaving_and_cancelling(pair: tuple[LanguageModel, Any]):
     second.cancel()
     assert second.finish_reason == "cancelled"
     third = model.start(prompts[2], max_new_tokens=6, stop=())  # LaunchError were its place not free
-    assert_greedy(torch_model, prompts[2], [token.id for token in third], 6, 1e-2)  # the cache is float16 until it folds
+    short = [token.id for token in third]
+    assert_greedy(torch_model, prompts[2], short, 6, 1e-2)  # the cache is float16 until it folds
     assert third.finish_reason == "length"
     whole = [*first, *(token.id for token in long)]
     assert len(whole) == 60
     assert_greedy(torch_model, prompts[0], whole[:40], 40, 1e-2)  # as far as no group of it was quantised
-    again = model.start([*prompts[0], *first], max_new_tokens=1, stop=())
-    assert [token.id for token in again] == [whole[5]]
-    assert again.reused_tokens > 0  # of what the first left
+    again = model.start([*prompts[2], *short[:3]], max_new_tokens=1, stop=())
+    assert [token.id for token in again] == [short[3]]
+    assert again.reused_tokens == len(prompts[2]) + 2  # of what the third left: all but the last, whose logits are wanted
 
 
 def test_threads_read_their_own_answers(pair: tuple[LanguageModel, Any]):

@@ -75,7 +75,10 @@ def compare_all(
     raw = {key: _evidence(a, b, seed, resamples) for key, (a, b) in pairs.items()}
     family = [key for key, (a, b) in pairs.items() if _can_differ(len(a), len(b))]
     adjusted = dict(zip(family, benjamini_hochberg([raw[key].p_value for key in family]).tolist(), strict=True))
-    return {key: _decide(replace(raw[key], adjusted_p=adjusted.get(key)), a, b, len(pairs)) for key, (a, b) in pairs.items()}
+    return {
+        key: _decide(replace(raw[key], adjusted_p=adjusted.get(key)), a, b, max(1, len(family)))
+        for key, (a, b) in pairs.items()
+    }
 
 
 def compare_matrix(

@@ -70,7 +70,10 @@ def packages(root: Path) -> tuple[list[Counter], str]:
             package = Package(folder, int((folder / "max_energy_range_uj").read_text()) * 1e-6)
             package.joules()
         except PermissionError:
-            return [], f"{folder / 'energy_uj'} is readable by root alone: chmod a+r it to have the processor's energy"
+            return (
+                [],
+                f"{folder / 'energy_uj'} is readable by root alone, as it can betray secrets to others (CVE-2020-8694): measure as root",
+            )
         except (OSError, ValueError) as broken:
             return [], f"{folder} cannot be read: {broken}"
         found.append(package)

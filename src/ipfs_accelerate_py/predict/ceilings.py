@@ -43,9 +43,8 @@ class Ceilings:
     bandwidth: Curve
     dispatch_s: float | None = None
     execution_s: float | None = None
-    copy_to_device: float | None = (
-        None  # bytes/s, from the host's memory; None where it was not measured, or the device works in it
-    )
+    # bytes/s, from the host's memory; None where it was not measured, or the device works in it
+    copy_to_device: float | None = None
     copy_from_device: float | None = None
     memory_bytes: int | None = None
     software_adapter: bool = False  # a GPU's work done by a processor, as the browser said

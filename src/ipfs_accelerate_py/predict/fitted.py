@@ -32,9 +32,8 @@ class Measured:
     low_ms: float
     high_ms: float
     launches: int
-    energy_j: tuple[float, float, float, int] | None = (
-        None  # of an iteration: median, lowest and highest launch, and their number
-    )
+    # of an iteration: median, lowest and highest launch, and their number
+    energy_j: tuple[float, float, float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ class FittedDevice:
     cells: tuple[Measured, ...]
     memory: Footprint | None
     software_adapter: bool = False
-    power_w: tuple[float, float] | None = (
-        None  # mean while models ran: the median of its cells, and how far they lie, in the logarithm
-    )
+    # mean while models ran: the median of its cells, and how far they lie, in the logarithm
+    power_w: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -117,15 +117,28 @@ def drop_disturbed(evidence: Evidence) -> None:
             evidence.left_out["a probe found less than launches reached on that device: it ran beside other work"] += 1
 
 
-def _add(evidence: Evidence, store: Path) -> None:
+def _joules(store: Path) -> dict[tuple[str, str], list[float]]:
+    """Joules of an iteration of each launch, by spec and machine: of the launches that the same counters saw, most of them."""
     from ..measure.energy import per_iteration
-    from ..store import queries
-    from ..store.observed import energies, probes
+    from ..store.observed import energies
 
-    joules: dict[tuple[str, str], list[float]] = {}
-    for spec, machine, platform, software, facts in energies(store):
-        if (each := per_iteration(facts, platform in ON_GPU and not software)) is not None:
-            joules.setdefault((spec, machine), []).append(each)
+    found: dict[tuple[str, str], dict[tuple[str, ...], list[float]]] = {}
+    for spec, machine, platform, device, software, facts in energies(store):
+        on_gpu = platform in ON_GPU and not software
+        # The only counter of a GPU is NVIDIA's, and it says nothing about another GPU beside it.
+        if on_gpu and platform != "cuda" and not (platform == "webgpu" and "nvidia" in device.lower()):
+            continue
+        if (each := per_iteration(facts, on_gpu)) is not None:
+            counters = tuple(sorted(facts["joules"])) if on_gpu else ()
+            found.setdefault((spec, machine), {}).setdefault(counters, []).append(each)
+    return {key: max(by_counters.values(), key=len) for key, by_counters in found.items()}
+
+
+def _add(evidence: Evidence, store: Path) -> None:
+    from ..store import queries
+    from ..store.observed import probes
+
+    joules = _joules(store)
     for row in queries.spec_summaries(store):
         if row["launches_ok"]:
             found = _observation(row, joules.get((row["spec_hash"], row["machine_hash"]), []))

@@ -61,11 +61,11 @@ def probes(path: Path) -> dict[str, list[dict[str, Any]]]:
     return grouped
 
 
-def energies(path: Path) -> list[tuple[str, str, str, bool, dict[str, Any]]]:
-    """(spec, machine, platform, whether its adapter is a software one, what ``measure.energy`` kept) of measured launches that ended
-    well."""
+def energies(path: Path) -> list[tuple[str, str, str, str, bool, dict[str, Any]]]:
+    """(spec, machine, platform, device, whether its adapter is a software one, what ``measure.energy`` kept) of measured launches that
+    ended well."""
     sql = """
-        SELECT spec_hash, machine_hash, platform, coalesce(software_adapter, false), facts ->> '$.energy'
+        SELECT spec_hash, machine_hash, platform, device, coalesce(software_adapter, false), facts ->> '$.energy'
         FROM launch JOIN spec USING (spec_hash) JOIN target USING (target_hash)
         WHERE status = 'ok' AND provenance = 'measured' AND facts ->> '$.energy' IS NOT NULL
         ORDER BY started_at, launch_id

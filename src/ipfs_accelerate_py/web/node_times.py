@@ -12,6 +12,7 @@ UNTIMED = {
     "WebNNExecutionProvider": "WebNN runs its nodes as one that is only handed over: ONNX Runtime has no time of it",
     "WebGpuExecutionProvider": "neither the adapter nor the browser gives timestamps of kernels, or the model is too slow to be run again",
 }
+ONLY_GPU = "only the kernels of WebGPU are timed"
 NO_COUNT = "the engine did not say which provider ran which node"
 
 
@@ -38,7 +39,7 @@ def time_facts(coverage: Coverage | None, times: Mapping[str, Any] | None) -> di
     if coverage.share == 1:
         return {**facts, "coverage_time_share": 1.0, "coverage_time_from": EVERY_NODE}
     if times is None or not times["gpu_kernels"] or coverage.provider != "WebGpuExecutionProvider":
-        return {**facts, "coverage_time_unknown": UNTIMED.get(coverage.provider, NO_COUNT)}
+        return {**facts, "coverage_time_unknown": UNTIMED.get(coverage.provider, ONLY_GPU)}
     elsewhere = sum(spent for provider, spent in times["node_us"].items() if provider != coverage.provider)
     return {
         **facts,

@@ -45,11 +45,17 @@ class Snapshot:
         self._making: dict[str, threading.RLock] = {}
 
     def rows(self, sql: str, arguments: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
-        """All rows of a query of this program's own, as dictionaries."""
+        """All rows of a query of this program's own, as dictionaries. UserError where the store is too large for its memory."""
         with self._lock:  # one connection, so that its temporary tables are there for all
-            result = self._connection.execute(sql, arguments)
-            columns = [column[0] for column in result.description or ()]
-            return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+            try:
+                result = self._connection.execute(sql, arguments)
+                columns = [column[0] for column in result.description or ()]
+                return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+            except duckdb.OutOfMemoryException as error:
+                raise UserError(
+                    f"This store is too large for the dashboard, which takes {SANDBOX['memory_limit']} of memory at most: export one "
+                    "campaign of it into a store of its own, or ask with 'ipfs-accelerate query'."
+                ) from error
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor of its own, for a statement that may be interrupted."""

@@ -61,8 +61,10 @@ def fill(path: Path, launches: int, samples_per_launch: int) -> int:
     per_spec = max(LAUNCHES_PER_SPEC, -(-launches // len(every)))
     with connect(path, read_only=False) as connection:
         connection.execute("BEGIN")
-        connection.execute(f"""INSERT INTO machine VALUES ('{MACHINE}', '{{"machine_id": "simulated"}}')""")
-        connection.execute("INSERT INTO environment VALUES ('simulated-environment', '{}')")
+        connection.execute(
+            f"""INSERT INTO machine VALUES ('{MACHINE}', '{{"machine_id": "simulated"}}') ON CONFLICT DO NOTHING"""
+        )
+        connection.execute("INSERT INTO environment VALUES ('simulated-environment', '{}') ON CONFLICT DO NOTHING")
         for table, parts in (
             ("workload", {s.workload.hash: s.workload for s in specs}),
             ("target", {s.target.hash: s.target for s in specs}),

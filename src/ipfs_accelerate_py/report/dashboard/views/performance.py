@@ -88,6 +88,7 @@ def _scaling(snapshot: Snapshot, _: Filters) -> Found:
                 filter(None, [f"{first['model_class']} {first['size']}", first["precision"], shape, first["target"]])
             )
             name += " · simulated" if first["provenance"] == "simulated" else ""
+            name += f" · {first['machine']}" if "\n" in first["where"] else ""  # lines of two machines are two
             kept = ("median_ms", "low_ms", "high_ms", "throughput_per_s", "launches_ok", "batch_size", "sequence_length")
             rows += [
                 with_fields(row, kept, axis=axis, x=row[varied], series=name, where=name)
