@@ -47,19 +47,23 @@ export function view(dtype: DataType, shape: readonly number[], bytes: ArrayBuff
 
 type Headed = Request & { tensors?: readonly TensorHeader[]; stored_at?: number };
 
-/** The message and its tensors: views into the frame, or into what the shared file has of them. */
-export function decode(frame: string | ArrayBuffer): { request: Request; tensors: HostTensors } {
+/** The message, and what gives its tensors: views into the frame, or into what the shared file has of them; throws where it has not. */
+export function decode(frame: string | ArrayBuffer): { request: Request; tensors: () => HostTensors } {
   if (typeof frame !== "string") {
     const length = new DataView(frame).getUint32(0, true);
     const { tensors: headers = [], ...request } = JSON.parse(new TextDecoder().decode(new Uint8Array(frame, 4, length))) as Headed;
-    return { request: request as Request, tensors: views(headers, frame, 4 + length) };
+    return { request: request as Request, tensors: () => views(headers, frame, 4 + length) };
   }
   const { tensors: headers, stored_at, ...request } = JSON.parse(frame) as Headed;
-  if (!headers || stored_at === undefined) return { request: request as Request, tensors: {} };
+  if (!headers || stored_at === undefined) return { request: request as Request, tensors: () => ({}) };
+  return { request: request as Request, tensors: () => loaded(headers, stored_at) };
+}
+
+function loaded(headers: readonly TensorHeader[], at: number): HostTensors {
   const end = (of: readonly TensorHeader[]) => Math.max(0, ...of.map((header) => header.offset + header.bytes));
   const buffer = new ArrayBuffer(end(headers)); // of an empty tensor the place may be behind the last byte that was stored
-  load(stored_at, new Uint8Array(buffer, 0, end(headers.filter(({ bytes }) => bytes > 0))));
-  return { request: request as Request, tensors: views(headers, buffer, 0) };
+  load(at, new Uint8Array(buffer, 0, end(headers.filter(({ bytes }) => bytes > 0))));
+  return views(headers, buffer, 0);
 }
 
 function views(headers: readonly TensorHeader[], buffer: ArrayBuffer, start: number): HostTensors {

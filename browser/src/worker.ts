@@ -114,7 +114,7 @@ const otherwise: Partial<Record<Request["type"], ErrorClass>> = {
 async function handle(frame: string | ArrayBuffer): Promise<void> {
   const { request, tensors } = decode(frame);
   if (request.type === "ReleaseStored") return release(request.stored_at); // for each large reply: an answer would be one too many
-  const work = () => answer(request, tensors);
+  const work = async () => answer(request, tensors());
   try {
     send(...(await (launch && request.type !== "LoseDevice" ? launch.guarded(work) : work())));
   } catch (error) {

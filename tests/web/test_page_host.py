@@ -81,3 +81,20 @@ def test_a_page_that_fails_while_it_is_waited_for_is_closed():
     with pytest.raises(LaunchError, match="over its limit"):
         host_of(page).acquire([BROWSER], "webgpu")
     assert page.closed
+
+
+@pytest.mark.parametrize("platform", ["webgpu", "auto"])
+def test_a_page_that_failed_to_say_is_replaced_for_who_needs_it(platform):
+    """Wasm ran on without the facts; the next model gets them of a new page, and not the old failure for ever."""
+    adapter = dict.fromkeys(("vendor", "architecture", "device", "description"), "a GPU")
+    found = {"wasm": {}, "webgpu": {"available": True, "software_adapter": False, **adapter}}
+    pages = [SlowPage(LaunchError("timeout", "detection went over its limit")), SlowPage(found)]
+    for page in pages:
+        page.answer.set()
+    left = iter(pages)
+    host = PageHost(open_page=lambda allow_eval: next(left))  # type: ignore[arg-type, return-value]
+    assert host.acquire([BROWSER], "wasm").detection.exception(30) is not None
+    live = host.acquire([BROWSER], platform)
+    assert live.page is pages[1]  # type: ignore[comparison-overlap]
+    assert live.facts["webgpu"]["available"]
+    assert pages[0].closed

@@ -88,6 +88,31 @@ def test_the_reason_for_no_files_is_told(tmp_path):
     assert share_files(ask, None) == "the browser was not started here"
 
 
+@pytest.mark.parametrize("call", ["pread", "unlink"])
+def test_files_that_cannot_be_taken_are_a_reason(tmp_path, monkeypatch, call):
+    """A disk that fails while they are looked at, or a folder from which no name can be removed: nothing stays open, the page is told."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("broken")
+
+    asked: list[protocol.Message] = []
+
+    def ask(message: protocol.Message) -> protocol.Message:
+        asked.append(message)
+        if isinstance(message, protocol.ShareFiles):
+            (tmp_path / "to").write_text(message.to_page)
+            (tmp_path / "from").write_text(message.from_page)
+            return protocol.Facts(facts={"reason": None})
+        return protocol.Done()
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as failing:
+        failing.setattr(*((os, "pread", fail) if call == "pread" else (Path, "unlink", fail)))
+        assert share_files(ask, tmp_path) == "the page's files cannot be taken: broken"
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert asked[-1] == protocol.UseFiles(found=False)
+
+
 @given(st.lists(st.one_of(st.integers(1, 40), st.integers(-6, -1)), max_size=40))
 def test_nothing_is_placed_over_what_is_held(steps):
     """Any order of storing (its size) and releasing (which one): places never overlap, and a release makes its room usable."""
@@ -164,8 +189,8 @@ def told(page: ClientConnection) -> dict:
     return json.loads(page.recv(timeout=10))
 
 
-def reply(number: int, stored_at: object = 0, size: object = 4, offset: object = 0) -> str:
-    header = {"name": "x", "dtype": "uint8", "shape": [size], "offset": offset, "bytes": size}
+def reply(number: int, stored_at: object = 0, size: object = 4, offset: object = 0, shape: object = None) -> str:
+    header = {"name": "x", "dtype": "uint8", "shape": shape or [size], "offset": offset, "bytes": size}
     return json.dumps({"type": "Done", "id": number, "tensors": [header], "stored_at": stored_at})
 
 
@@ -202,6 +227,103 @@ def test_bytes_that_are_not_there_end_the_page(dialled, files):
         page.send(reply(told(page)["id"], 100))
         with pytest.raises(LaunchError, match="of 4 bytes that the page stored 0 are there"):
             asked.result(10)
+
+
+@pytest.mark.parametrize("shape", ["x", [5], [2**80], [[4]]])
+def test_a_shape_that_is_none_ends_the_page(dialled, files, shape):
+    """Bytes that are there and cannot be the tensor that the page says."""
+    bridge, page = dialled
+    bridge.files = files
+    os.pwrite(files._from_page, b"abcd", 0)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(bridge.request, protocol.Echo(), timeout_s=10, phase="echo")
+        page.send(reply(told(page)["id"], shape=shape))
+        with pytest.raises(LaunchError, match="not understood") as raised:
+            asked.result(10)
+    assert raised.value.error_class == "page_error"
+    assert bridge.broken is raised.value
+
+
+def test_a_file_that_cannot_be_read_ends_the_page(dialled, files, tmp_path):
+    """A folder in its place: the system's sentence is in the error."""
+    bridge, page = dialled
+    bridge.files = files
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, files._from_page)
+    os.close(folder)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(bridge.request, protocol.Echo(), timeout_s=10, phase="echo")
+        page.send(reply(told(page)["id"]))
+        with pytest.raises(LaunchError, match="Is a directory") as raised:
+            asked.result(10)
+    assert raised.value.error_class == "page_error"
+
+
+def test_an_answer_that_comes_as_its_time_ends_is_released(dialled, files):
+    """It waits behind an event whose listener gives up: the page hears that it need not hold the tensors."""
+    bridge, page = dialled
+    bridge.files = files
+
+    def give_up(_: protocol.Message) -> None:
+        page.send(reply(question["id"], 5))
+        page.send(json.dumps({"type": "Done", "id": other["id"]}))
+        after.result(10)  # its answer came after the one that nobody takes
+        raise LaunchError("timeout", "enough")
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(bridge.request, protocol.Echo(), timeout_s=30, phase="echo", on_event=give_up)
+        question = told(page)
+        after = pool.submit(bridge.request, protocol.Echo(), timeout_s=30, phase="echo")
+        other = told(page)
+        page.send(json.dumps({"type": "DecodedToken", "id": question["id"], "index": 0, "ns": 1, "token_ids": [1]}))
+        with pytest.raises(LaunchError, match="enough"):
+            asked.result(30)
+    late = told(page)
+    assert (late["type"], late["stored_at"]) == ("ReleaseStored", 5)
+
+
+def test_a_page_too_busy_to_share_files_is_no_failure(dialled, tmp_path):
+    """It does not say in time that it opened them, or that it uses them: large tensors go by the WebSocket, and the metrics say why. What
+    it stores when it hears of it at last is read."""
+    bridge, page = dialled
+    bridge.open_files(tmp_path, timeout_s=0.2)
+    assert bridge.large_tensors_by == "WebSocket: opening shared files went over its limit of 0.2 s."
+    assert told(page)["type"] == "ShareFiles"
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(bridge.open_files, tmp_path, timeout_s=2)
+        marks = told(page)
+        for way in ("to_page", "from_page"):
+            (tmp_path / way).write_text(marks[way])
+        page.send(json.dumps({"type": "Facts", "id": marks["id"], "facts": {"reason": None}}))
+        assert told(page)["found"] is True
+        opening.result(30)
+        assert bridge.large_tensors_by == "WebSocket: opening shared files went over its limit of 2 s."
+        asked = pool.submit(bridge.request, protocol.Echo(), timeout_s=10, phase="echo")
+        page.send(reply(told(page)["id"]))
+        assert bytes(asked.result(10).tensors["x"]) == marks["from_page"][:4].encode()
+
+
+def test_files_that_are_found_after_the_end_are_closed(dialled, tmp_path):
+    """The bridge was closed while they were looked for."""
+    bridge, page = dialled
+    before = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(bridge.open_files, tmp_path, timeout_s=30)
+        marks = told(page)
+        for way in ("to_page", "from_page"):
+            (tmp_path / way).write_text(marks[way])
+        found = find_marked
+
+        def closing(*given: object) -> list[int] | None:
+            bridge._fail(Disconnected("The bridge was closed."))
+            return found(*given)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(shared_files, "find_marked", closing)
+            page.send(json.dumps({"type": "Facts", "id": marks["id"], "facts": {"reason": None}}))
+            with pytest.raises(Disconnected):
+                opening.result(30)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_read_is_released_and_so_is_a_late_answer(dialled, files):
@@ -276,6 +398,37 @@ def test_large_tensors_go_there_and_back_by_file(page: Page):
     beginning = arrays["bytes"][:32].tobytes()
     large = [path for path in page.process.profile.rglob("*") if path.is_file() and path.stat().st_size >= SHARING_PAYS_BYTES]
     assert not any(beginning in path.read_bytes() for path in large)
+
+
+def test_large_replies_are_read_while_files_are_switched_on(page: Page, monkeypatch: pytest.MonkeyPatch):
+    """From several threads at once, and one surely after the page stores its replies and before Python has heard that it does."""
+    ask, data = page.bridge.request, random_bytes(SHARING_PAYS_BYTES, 0)
+    between: list[bool] = []
+
+    def request(message: protocol.Message, *given: object, **more: object) -> protocol.Frame:
+        frame = ask(message, *given, **more)  # type: ignore[arg-type]
+        if isinstance(message, protocol.UseFiles):
+            back = ask(protocol.Echo(), {"x": data}, timeout_s=LIMIT_S, phase="echo").tensors["x"]
+            between.append(np.array_equal(back, data) and page.bridge.traffic.file_bytes_received > 0)
+        return frame
+
+    monkeypatch.setattr(page.bridge, "request", request)
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: echo(page, {"x": data})["x"], range(6)))
+    assert all(np.array_equal(answer, data) for answer in answers)
+    assert between == [True]
+    assert page.bridge.large_tensors_by == "shared file"
+
+
+def test_tensors_that_the_page_does_not_find_fail_their_request_alone(page: Page, monkeypatch: pytest.MonkeyPatch):
+    """The page says so under the request's number, and answers the next one."""
+    data = {"x": random_bytes(SHARING_PAYS_BYTES, 0)}
+    echo(page, data)
+    with monkeypatch.context() as lost:
+        lost.setattr(page.bridge.files, "store", lambda _, headers, size: protocol.Stored(2**28, tuple(headers)))
+        with pytest.raises(LaunchError, match="that Python stored 0 are there"):
+            echo(page, data)
+    assert np.array_equal(echo(page, data)["x"], data["x"])
 
 
 def test_a_disk_that_fills_up_changes_the_way_and_not_the_answer(page: Page, tmp_path: Path):

@@ -35,12 +35,13 @@ from .protocol import (
     Message,
     ReleaseStored,
     Stored,
+    UseFiles,
     decode,
     encode,
     encode_stored,
     layout,
 )
-from .shared_files import SharedFiles
+from .shared_files import SharedFiles, share_files
 from .site import Site
 
 LOOPBACK = "127.0.0.1"
@@ -92,7 +93,7 @@ class Bridge:
         self._token: str | None = secrets.token_urlsafe(32)
         self._ids = itertools.count(1)
         self._pending: dict[int, queue.SimpleQueue[Frame | Exception]] = {}
-        self._lock = threading.Lock()  # guards _token, _pending and _broken
+        self._lock = threading.Lock()  # guards _token, _pending, what is put there, _broken and files
         self._broken: Exception | None = None
         self._page: WebSocket | None = None
         self._connected = threading.Event()
@@ -158,6 +159,32 @@ class Bridge:
         why = self.files if isinstance(self.files, str) else self.files.refused
         return f"WebSocket: {why}" if why else "shared file"
 
+    def open_files(
+        self, profile: Path | None, *, timeout_s: float, watch: Callable[[], Exception | None] = lambda: None
+    ) -> None:
+        """Have large tensors go by files below ``profile`` from now on, see share_files; where that cannot be, or where the page lets a
+        request for it wait for longer than ``timeout_s``, ``large_tensors_by`` says why. Raises what else ``request`` raises."""
+
+        def ask(message: Message) -> Message:
+            return self.request(message, timeout_s=timeout_s, phase="opening shared files", watch=watch).message
+
+        try:
+            files = share_files(ask, profile)
+            with self._lock:
+                self.files, broken = files, self._broken
+            if isinstance(files, SharedFiles):
+                if broken:  # perhaps because close() came, which has closed what was there before
+                    files.close()
+                # Only now, as the page stores its next large reply in them at once, whichever thread that one is for.
+                ask(UseFiles(found=True))
+        except LaunchError as error:
+            if error.error_class != "timeout":
+                raise
+            if isinstance(self.files, SharedFiles):
+                self.files.refused = str(error)  # to be read all the same: the page may hear late that it is to use them
+            else:
+                self.files = str(error)
+
     def connected(self, timeout_s: float) -> bool:
         """Wait for the page; False if it has not connected after ``timeout_s``."""
         return self._connected.wait(timeout_s)
@@ -220,6 +247,7 @@ class Bridge:
         finally:
             with self._lock:
                 self._pending.pop(number, None)
+            self._drop(arrived)
             if stored and isinstance(self.files, SharedFiles):
                 self.files.release(stored)
 
@@ -236,6 +264,13 @@ class Bridge:
             return encode_stored(message, stored), stored
         return encode(message, tensors), None
 
+    def _drop(self, arrived: queue.SimpleQueue[Frame | Exception]) -> None:
+        """What came when nobody waited any more: the page need not hold it."""
+        while not arrived.empty():
+            late = arrived.get()
+            if isinstance(late, Frame) and late.stored and self._broken is None:
+                self.post(ReleaseStored(stored_at=late.stored.at))
+
     def _whole(self, frame: Frame) -> Frame:
         """With the tensors that the page has stored outside of it."""
         if frame.stored is None:
@@ -244,7 +279,7 @@ class Bridge:
             if not isinstance(self.files, SharedFiles):
                 raise ValueError("there is no shared file")
             tensors = self.files.load(frame.stored)
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError, OSError) as error:  # of its shapes, say, or of the file
             defect = LaunchError("page_error", f"The page sent a message that is not understood: {error}")
             self._fail(defect)
             raise defect from error
@@ -300,16 +335,18 @@ class Bridge:
         elif isinstance(message, Failure) and message.id == 0:
             self._fail(LaunchError(message.error_class, self._told(message)))
         else:
-            with self._lock:
+            answer: Frame | Exception = frame
+            if isinstance(message, Failure):
+                answer = LaunchError(message.error_class, self._told(message))
+            with self._lock:  # also while it is put there, so that who stops waiting finds it
                 waiting = self._pending.get(message.id)
+                if waiting is not None:
+                    waiting.put(answer)
             if waiting is None:  # it came after its time was over, or nobody has ever asked
                 if message.id:
                     self._count_unasked()
                 if frame.stored:
                     self.post(ReleaseStored(stored_at=frame.stored.at))
-            else:
-                failed = isinstance(message, Failure)
-                waiting.put(LaunchError(message.error_class, self._told(message)) if failed else frame)  # type: ignore[attr-defined, arg-type]
 
     def _count_unasked(self) -> None:
         """Refuses a page that floods Python with what nobody asked for (a token bucket)."""

@@ -23,9 +23,8 @@ from .shaped_link import kept_runtime
 _ORDER = ("chrome", "edge", "chromium", "chromium-headless-shell", "firefox", "safari", "webkitgtk")
 _ORDER_WEBNN = ("chrome", "edge", "chromium-headless-shell", "chromium", "firefox", "safari", "webkitgtk")
 
-UNCONDITIONAL = (
-    "wasm"  # every browser has it, and its choices ask for nothing of the adapter: nobody waits for what the page says
-)
+# Every browser has it, and its choices ask for nothing of the adapter: nobody waits for what the page says.
+UNCONDITIONAL = "wasm"
 
 
 @dataclass
@@ -175,4 +174,8 @@ class PageHost:
 
     @staticmethod
     def _lacks(live: LivePage, platform: str, detect: bool) -> str | None:
-        return missing(platform, live.facts) if detect and platform not in ("auto", UNCONDITIONAL) else None
+        if not detect or platform == UNCONDITIONAL:
+            return None
+        if failed := live.detection.exception():  # where it was opened for wasm; a new page may do better
+            return str(failed)
+        return missing(platform, live.facts) if platform != "auto" else None

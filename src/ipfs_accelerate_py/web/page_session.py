@@ -24,7 +24,6 @@ from .browsers import Browser
 from .node_times import time_facts
 from .profiles import kept_profile
 from .protocol import Message, Provider
-from .shared_files import share_files
 
 # Large frames together, from which on opening shared files pays: it takes as long as some of them.
 SHARING_PAYS_BYTES = 8 * 2**20
@@ -110,7 +109,7 @@ class Page:
         """The reply to ``message``, which must be of ``kind``, and its tensors; ``on_event`` gets what comes before it. Raises
         LaunchError with what went wrong."""
         try:
-            self._share_files(tensors or {}, phase, limit_s)
+            self._share_files(tensors or {}, limit_s)
             # Not every page notices that its browser's GPU process died: WebNN calls may then never return.
             frame = self.bridge.request(
                 message, tensors, timeout_s=limit_s, phase=phase, watch=self.process.failure, on_event=on_event
@@ -123,15 +122,12 @@ class Page:
             raise LaunchError("page_error", f"The page answered {type(message).__name__} with {type(frame.message).__name__}.")
         return frame.message, frame.tensors
 
-    def _share_files(self, tensors: Tensors, phase: str, limit_s: float) -> None:
+    def _share_files(self, tensors: Tensors, limit_s: float) -> None:
         """Once, as soon as it pays; others use the WebSocket meanwhile."""
         large = self.bridge.traffic.large_bytes + sum(array.nbytes for array in tensors.values())
         if large < SHARING_PAYS_BYTES or not self._sharing.acquire(blocking=False):  # never released: it is tried once
             return
-        self.bridge.files = share_files(
-            lambda message: self.bridge.request(message, timeout_s=limit_s, phase=phase, watch=self.process.failure).message,
-            self._profile,
-        )
+        self.bridge.open_files(self._profile, timeout_s=limit_s, watch=self.process.failure)
 
     def _cause(self, error: LaunchError) -> LaunchError:
         """A dying GPU process reaches the page as a lost device or a failed call, a moment before the browser's log says it better."""

@@ -1,9 +1,10 @@
 """Two files that Python and the page both have open, so that large tensors need not go through the browser's network stack.
 
 The page opens them in its origin private file system (https://fs.spec.whatwg.org), which a browser keeps in its profile, and writes a
-random mark into each. Python looks in the profile of the browser that it started for files that hold nothing but the marks, opens them,
-and removes their names: nobody else can open them, and what was in them is gone with the two processes. Which bytes belong to which
-message goes over the WebSocket. Nothing is assumed of where a browser keeps such files: one that cannot be found is not used.
+random mark into each. Python looks in the profile of the browser that it started for files that hold nothing but the marks, opens
+them, and removes their names: no other user's program can open them, and none by name, and what was in them is gone with the two
+processes. Which bytes belong to which message goes over the WebSocket. Nothing is assumed of where a browser keeps such files: one
+that cannot be found is not used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +74,10 @@ class SharedFiles:
 
 
 def share_files(ask: Callable[[Message], Message], profile: Path | None) -> SharedFiles | str:
-    """The files that the page, which ``ask`` asks, shares with this process, or why there are none. ``profile`` is its browser's."""
+    """The files that the page, which ``ask`` asks, shares with this process, or why there are none. ``profile`` is its browser's.
+
+    The page waits for UseFiles before it stores anything in them: that is for the caller to send, who can read them then.
+    """
     if profile is None:
         return "the browser was not started here"
     if not hasattr(os, "preadv"):
@@ -82,34 +87,40 @@ def share_files(ask: Callable[[Message], Message], profile: Path | None) -> Shar
     reason = answer.facts["reason"] if isinstance(answer, Facts) else f"the page answered {type(answer).__name__}"
     if reason:
         return str(reason)
-    found = find_marked(profile, marks)
-    ask(UseFiles(found=found is not None))
-    return SharedFiles(*found) if found else "the browser keeps the page's files in no file of its profile"
+    why = "the browser keeps the page's files in no file of its profile"
+    try:
+        if found := find_marked(profile, marks):
+            return SharedFiles(*found)
+    except OSError as error:
+        why = f"the page's files cannot be taken: {error}"
+    ask(UseFiles(found=False))
+    return why
 
 
 def find_marked(profile: Path, marks: Sequence[str]) -> list[int] | None:
     """Descriptors of the files below ``profile`` that hold nothing but these marks, in their order; their names are removed. None where
-    one is not there."""
+    one is not there. Raises OSError where one cannot be read or its name cannot be removed."""
     wanted = {mark.encode(): None for mark in marks}
     sizes = {len(mark) for mark in wanted}
     found: dict[bytes, tuple[Path, int]] = {}
-    for folder, _, names in os.walk(profile):
-        for name in names:
-            path = Path(folder, name)
-            descriptor = _open_sized(path, sizes)
-            if descriptor is None:
-                continue
-            content = os.pread(descriptor, max(sizes), 0)
-            if content in wanted and content not in found:
-                found[content] = path, descriptor
-            else:
-                os.close(descriptor)
-    for path, _ in found.values():
-        path.unlink()
-    if len(found) < len(wanted):
-        for _, descriptor in found.values():
-            os.close(descriptor)
-        return None
+    with ExitStack() as opened:
+        for folder, _, names in os.walk(profile):
+            for name in names:
+                path = Path(folder, name)
+                with ExitStack() as this:
+                    descriptor = _open_sized(path, sizes)
+                    if descriptor is None:
+                        continue
+                    this.callback(os.close, descriptor)
+                    content = os.pread(descriptor, max(sizes), 0)
+                    if content in wanted and content not in found:
+                        found[content] = path, descriptor
+                        opened.push(this.pop_all())
+        for path, _ in found.values():
+            path.unlink(missing_ok=True)
+        if len(found) < len(wanted):
+            return None
+        opened.pop_all()  # they stay open
     return [found[mark][1] for mark in wanted]
 
 
