@@ -4,8 +4,8 @@
 
 MODEL is a transformers folder of a trained llama, qwen2 or mistral decoder with its tokenizer. --text (not the held-out one) calibrates
 gptq. All formats are dequantised by their own reference decoders and run in float32 by the same code on the same windows, so that only
-the weights differ. The ratio of perplexities to the float weights' is paired by window, with a 95 % interval (Student's t); at the end
-the same of each of ours to those of theirs with as many bits or somewhat more.
+the weights differ. The ratio of perplexities to the float weights' is paired by window, with a 95 % interval (Student's t); below
+each of ours, the same to those of theirs with as many bits or somewhat more.
 
 llama.cpp's formats are made by its own quantiser, in the library of the extra llama-cpp (``ggml.py``; without it they are said to
 be unavailable): uniform ones, and its named file types with their mixtures (``llama_cpp_recipes.py``). With --text they get an
@@ -162,31 +162,29 @@ def main() -> None:
         least = uniform(source.config, Format(2, GROUP_SIZE)).bits_per_weight(source.config)
         budgets = sorted({peer.bits_per_weight for peer in peers if least < peer.bits_per_weight <= MOST_BUDGET})
         own = ours(source, text, chosen.device, Path(work), budgets, chosen.only)
-        measured: list[tuple[Candidate, Quality]] = []
+        theirs_found: list[tuple[Candidate, Quality]] = []
         for candidate in chain(peers, own):
             found = perplexity(source.config, held_out, candidate.read, chosen.device)
             print(line(candidate, found, reference), flush=True)
             samples[candidate.name] = found.nats.tolist()
-            measured.append((candidate, found))
             maker, solver = ("llama.cpp", None) if candidate in peers else (OURS, candidate.name.rpartition(", ")[2])
             log.add(candidate.name, candidate.bits_per_weight, found, made_by=maker, solver=solver)
-        for sentence in against_peers(measured[: len(peers)], measured[len(peers) :]):
-            print(sentence)
+            if candidate in peers:
+                theirs_found.append((candidate, found))
+            else:
+                for sentence in against_peers(candidate, found, theirs_found):
+                    print(f"  {sentence}", flush=True)
     if chosen.output is not None:
         facts = {"model": source.origin, "machine": machine, "held_out_tokens": reference.tokens, "nats_by_window": samples}
         chosen.output.write_text(json.dumps(facts, indent=1, default=str) + "\n")
 
 
-def against_peers(peers: list[tuple[Candidate, Quality]], own: list[tuple[Candidate, Quality]]) -> Iterator[str]:
-    """Each of ours paired by window with every format of theirs that takes as many bits or more, up to BITS_BESIDE more."""
-    for candidate, found in own:
-        for peer, other in peers:
-            if candidate.bits_per_weight <= peer.bits_per_weight <= candidate.bits_per_weight + BITS_BESIDE:
-                ratio, low, high = paired_ratio(found, other)
-                yield (
-                    f"{candidate.name} ({candidate.bits_per_weight:.3f} bits) against {peer.name} ({peer.bits_per_weight:.3f}): "
-                    f"perplexity x {ratio:.4f}, {low:.4f} to {high:.4f}"
-                )
+def against_peers(candidate: Candidate, found: Quality, peers: list[tuple[Candidate, Quality]]) -> Iterator[str]:
+    """One of ours paired by window with every format of theirs that takes as many bits or more, up to BITS_BESIDE more."""
+    for peer, other in peers:
+        if candidate.bits_per_weight <= peer.bits_per_weight <= candidate.bits_per_weight + BITS_BESIDE:
+            ratio, low, high = paired_ratio(found, other)
+            yield f"against {peer.name} ({peer.bits_per_weight:.3f} bits): {ratio:.4f}  {low:.4f} to {high:.4f}"
 
 
 def line(candidate: Candidate, found: Quality, reference: Quality) -> str:
