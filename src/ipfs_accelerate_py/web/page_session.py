@@ -25,7 +25,7 @@ from .node_times import time_facts
 from .profiles import kept_profile
 from .protocol import Message, Provider
 
-# Large frames together, from which on opening shared files pays: it takes as long as some of them.
+# Large frames together, from which on shared files are opened, which takes as long as some of them. Chosen, not measured.
 SHARING_PAYS_BYTES = 8 * 2**20
 START_LIMIT_S = 60.0
 # What a phase may take where the launch sets no limit, in seconds: software adapters compile shaders for minutes.

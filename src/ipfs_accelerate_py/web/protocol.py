@@ -30,7 +30,8 @@ from .language_model_protocol import DecoderSpec, EngineSpec, FileSpec, MatrixSp
 Provider = Literal["wasm", "webgpu", "webnn"]
 DTYPES = ("float32", "float16", "int64", "int32", "uint8", "int8", "bool")
 ALIGNMENT = 8
-SHARED_BYTES = 256 * 1024  # tensors of a message that together have as many go by the shared file (benchmarks/bridge.py --mib)
+# Tensors of a message that together have as many go by the shared file. Chosen, not measured: benchmarks/bridge.py --mib would tell.
+SHARED_BYTES = 256 * 1024
 SHARED_LIMIT_BYTES = 512 * 2**20  # the most that a shared file may grow to; what does not fit goes by the WebSocket
 
 
