@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
+from jobs import LIMIT_S, PROMPT, SAMPLING, all_of, request, run, tokens
 from running_server import MakeService
 from torch_engine import TorchEngine, reference, text_of
 
 from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.serve.channel import Channel
 from ipfs_accelerate_py.serve.errors import ApiError
-from ipfs_accelerate_py.serve.events import CacheStatus, Complete, Event, Failed, MemoryPressure, Piece, PrefillComplete, Start
+from ipfs_accelerate_py.serve.events import CacheStatus, Complete, Failed, MemoryPressure, Piece, PrefillComplete, Start
 from ipfs_accelerate_py.serve.fair_queue import Client
-from ipfs_accelerate_py.serve.job import GenerationRequest, Job
-from ipfs_accelerate_py.serve.service import Service, events
-from ipfs_accelerate_py.web.language_model import Sampling
-
-PROMPT = (50, 60, 70)
-LIMIT_S = 120
-SAMPLING = Sampling(temperature=1.0, seed=7)
-
-
-def request(count: int, prompt: tuple[int, ...] = PROMPT) -> GenerationRequest:
-    return GenerationRequest(prompt, count, SAMPLING)
-
-
-def run(service: Service, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(asyncio.wait_for(work, LIMIT_S))
-    finally:
-        service.close()
-
-
-async def all_of(job: Job) -> list[Event]:
-    return [event async for event in events(job)]
-
-
-def tokens(told: list[Event]) -> list[int]:
-    return [event.token for event in told if isinstance(event, Piece)]
 
 
 def test_an_answer_is_told_in_order(make_service: MakeService):

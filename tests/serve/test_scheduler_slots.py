@@ -4,40 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
+from jobs import LIMIT_S, SAMPLING, all_of, request, run, tokens
 from running_server import MakeService, until
 from torch_engine import TorchAnswer, TorchEngine, reference
 
-from ipfs_accelerate_py.serve.events import Complete, Event, Piece
+from ipfs_accelerate_py.serve.events import Complete
 from ipfs_accelerate_py.serve.fair_queue import Client
-from ipfs_accelerate_py.serve.job import GenerationRequest, Job
-from ipfs_accelerate_py.serve.service import Service, events
-from ipfs_accelerate_py.web.language_model import Sampling
-
-LIMIT_S = 120
-SAMPLING = Sampling(temperature=1.0, seed=7)
-
-
-def request(count: int, *prompt: int) -> GenerationRequest:
-    return GenerationRequest(prompt, count, SAMPLING)
-
-
-def run(service: Service, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(asyncio.wait_for(work, LIMIT_S))
-    finally:
-        service.close()
-
-
-async def all_of(job: Job) -> list[Event]:
-    return [event async for event in events(job)]
-
-
-def tokens(told: list[Event]) -> list[int]:
-    return [event.token for event in told if isinstance(event, Piece)]
 
 
 def test_as_many_run_as_there_are_slots_and_the_next_is_another_clients(make_service: MakeService):
@@ -47,10 +21,10 @@ def test_as_many_run_as_there_are_slots_and_the_next_is_another_clients(make_ser
 
     async def work() -> None:
         engine.gate.clear()
-        many = [service.submit(request(3, 60 + number), Client("h", "many"))[0] for number in range(6)]
+        many = [service.submit(request(3, (60 + number,)), Client("h", "many"))[0] for number in range(6)]
         while len(engine.served) < 2:
             await asyncio.sleep(0.01)
-        other, before = service.submit(request(3, 99), Client("h", "other"))
+        other, before = service.submit(request(3, (99,)), Client("h", "other"))
         assert before == 6
         assert service.scheduler.status()["running"] == 2
         engine.gate.set()
@@ -70,10 +44,10 @@ def test_a_short_answer_ends_while_a_long_one_runs(make_service: MakeService):
     engine.step = lambda position: stepping.set()
 
     async def work() -> None:
-        long = service.submit(request(8000, 50), Client("h", "long"))[0]
+        long = service.submit(request(8000, (50,)), Client("h", "long"))[0]
         await asyncio.to_thread(stepping.wait, LIMIT_S)
         for first in (60, 61, 62):
-            assert tokens(await all_of(service.submit(request(4, first), Client("h", "short"))[0])) == reference(
+            assert tokens(await all_of(service.submit(request(4, (first,)), Client("h", "short"))[0])) == reference(
                 [first], 4, SAMPLING
             )
         assert not long.over
@@ -85,7 +59,7 @@ def test_a_short_answer_ends_while_a_long_one_runs(make_service: MakeService):
         while service.scheduler.status()["running"]:
             await asyncio.sleep(0.01)
         engine.gate.clear()
-        after = [service.submit(request(2, first), Client("h", "x"))[0] for first in (70, 71)]
+        after = [service.submit(request(2, (first,)), Client("h", "x"))[0] for first in (70, 71)]
         while len(engine.served) < 6:  # both begin though none has gone on: both slots are free
             await asyncio.sleep(0.01)
         engine.gate.set()
@@ -102,7 +76,7 @@ def test_closing_ends_every_slot(make_service: MakeService):
 
     async def work() -> None:
         engine.gate.clear()
-        jobs = [service.submit(request(5000, first), Client("h", str(first)))[0] for first in (50, 51)]
+        jobs = [service.submit(request(5000, (first,)), Client("h", str(first)))[0] for first in (50, 51)]
         while len(engine.served) < 2:
             await asyncio.sleep(0.01)
         closing = threading.Thread(target=service.close)
@@ -123,7 +97,7 @@ def test_a_job_that_another_slot_resumes_takes_no_slot_with_it(make_service: Mak
     service = make_service(engine, buffer_events=16)
 
     async def work() -> None:
-        slow = service.submit(request(40, 50), Client("h", "slow"))[0]
+        slow = service.submit(request(40, (50,)), Client("h", "slow"))[0]
         stopped = slow.channel.stopped
 
         def linger() -> None:
@@ -140,7 +114,7 @@ def test_a_job_that_another_slot_resumes_takes_no_slot_with_it(make_service: Mak
         assert service.scheduler.status()["finished"] == 1
         served = len(engine.served)
         engine.gate.clear()
-        after = [service.submit(request(2, first), Client("h", "x"))[0] for first in (70, 71)]
+        after = [service.submit(request(2, (first,)), Client("h", "x"))[0] for first in (70, 71)]
         while len(engine.served) < served + 2:  # both begin though none has gone on: both slots are free
             await asyncio.sleep(0.01)
         engine.gate.set()
@@ -166,7 +140,7 @@ def test_a_cancel_that_waits_for_its_page_keeps_no_other_slot(make_service: Make
 
     async def work() -> None:
         engine.gate.clear()
-        long, other = (service.submit(request(count, 50), Client("h", str(count)))[0] for count in (8000, 4))
+        long, other = (service.submit(request(count, (50,)), Client("h", str(count)))[0] for count in (8000, 4))
         while len(engine.served) < 2:
             await asyncio.sleep(0.01)
         service.scheduler.cancel(long)
@@ -175,7 +149,7 @@ def test_a_cancel_that_waits_for_its_page_keeps_no_other_slot(make_service: Make
         try:
             assert tokens(await all_of(other)) == reference([50], 4, SAMPLING)
             for first in (60, 61, 62):
-                job = service.submit(request(4, first), Client("h", "next"))[0]
+                job = service.submit(request(4, (first,)), Client("h", "next"))[0]
                 assert tokens(await asyncio.wait_for(all_of(job), LIMIT_S / 2)) == reference([first], 4, SAMPLING)
             assert not page.is_set()
         finally:

@@ -15,7 +15,7 @@ from product_model import INPUTS, WEIGHTS, WORKLOAD, require
 from ipfs_accelerate_py.models.export import describe
 from ipfs_accelerate_py.models.prepared import Manifest
 from ipfs_accelerate_py.platforms.base import OpenOptions
-from ipfs_accelerate_py.web.page_session import PageSession
+from ipfs_accelerate_py.web.page_session import Page, PageSession
 from ipfs_accelerate_py.web.web_model import importing
 
 
@@ -80,3 +80,18 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..
         )
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def page_of() -> Iterator[Callable[[str], Page]]:
+    """``page_of(key)``: one page of each browser for all kernels of a module."""
+    pages: dict[str, Page] = {}
+
+    def get(key: str) -> Page:
+        if key not in pages:
+            pages[key] = Page(require(key))
+        return pages[key]
+
+    yield get
+    for page in pages.values():
+        page.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from engine_pages import WORKGROUP, buffers, layout, random_matrix, reduction, rotate, run_kernel, worst
-from product_model import require
 
 from ipfs_accelerate_py.errors import LaunchError
 from ipfs_accelerate_py.quantize import kv
@@ -17,21 +16,6 @@ Pages = Callable[[str], Page]
 # Chromium's adapter has subgroups, so it runs both variants; Firefox has none.
 VARIANTS = [("chromium", True), ("chromium", False), ("firefox", False)]
 BROWSERS = ["chromium", "firefox"]
-
-
-@pytest.fixture(scope="module")
-def page_of() -> Iterator[Pages]:
-    """``page_of(key)``: one page of each browser for all kernels."""
-    pages: dict[str, Page] = {}
-
-    def get(key: str) -> Page:
-        if key not in pages:
-            pages[key] = Page(require(key))
-        return pages[key]
-
-    yield get
-    for page in pages.values():
-        page.close()
 
 
 def float_matrix(dtype: str, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,6 @@ from ipfs_accelerate_py.web import protocol
 from ipfs_accelerate_py.web.language_model import LanguageModel, Sampling, _sampling
 from ipfs_accelerate_py.web.language_model_batch import Batch
 from ipfs_accelerate_py.web.language_model_protocol import SequenceTokens
-from ipfs_accelerate_py.web.page_session import Page
 
 pytest.importorskip("transformers")
 
@@ -58,20 +57,6 @@ def by_sequence(model: LanguageModel, prompts: list[np.ndarray], **options: Any)
     for token in model.generate(prompts, stop=(), **options):
         found[token.sequence].append(token.id)
     return found
-
-
-@pytest.fixture(scope="module")
-def page_of() -> Iterator[Any]:
-    pages: dict[str, Page] = {}
-
-    def get(key: str) -> Page:
-        if key not in pages:
-            pages[key] = Page(require(key))
-        return pages[key]
-
-    yield get
-    for page in pages.values():
-        page.close()
 
 
 @pytest.mark.parametrize(
