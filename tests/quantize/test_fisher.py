@@ -14,6 +14,7 @@ from ipfs_accelerate_py.models.registry import resolve
 from ipfs_accelerate_py.quantize.fisher import fisher
 from ipfs_accelerate_py.quantize.formats import Format
 from ipfs_accelerate_py.quantize.plan import matrices
+from ipfs_accelerate_py.quantize.sensitivity import measure
 from ipfs_accelerate_py.quantize.solvers import SOLVERS, quantize_matrix
 from ipfs_accelerate_py.quantize.sources import Source, open_source
 
@@ -60,3 +61,17 @@ def test_the_cost_of_each_matrix_is_near_its_divergence(name: str) -> None:
     ratios = np.array(foretold) / np.array(found)
     assert 0.5 < np.median(ratios) < 2
     assert ratios.min() > 0.1 and ratios.max() < 3  # least for keys: what their errors do through a softmax partly cancels
+
+
+def test_a_budget_goes_by_nats() -> None:
+    """What a plan weighs is each matrix's cost times its relative error on the inputs, which falls with every bit."""
+    source = open_source(resolve("llama", "tiny", "synthetic"))
+    costs = fisher(source, np.arange(256).reshape(4, 64), "cpu")
+    found = measure(source, 32, (2, 4), costs, "cpu", lambda name: None)
+    name = "model.layers.1.mlp.down_proj.weight"
+    weight, inputs = torch.from_numpy(source.read(name)), costs.inputs[name]
+    for bits in (2, 4):
+        lost = weight - torch.from_numpy(quantize_matrix(weight, Format(bits, 32), SOLVERS["rtn"], inputs).dequantize())
+        relative = float((lost.square() @ inputs).sum() / (weight.square() @ inputs).sum())
+        assert found[name][bits] == pytest.approx(costs.nats[name] * relative, rel=1e-3)
+    assert all(cost[4] < cost[2] for cost in found.values())

@@ -220,7 +220,10 @@ def test_a_text_lowers_the_error_of_the_outputs(model_folder: Path, text_file: P
         }
     assert len(errors["gptq"]) == 15  # all but the embedding
     assert all(errors["gptq"][name] < error for name, error in errors["rtn"].items())
-    mixed = quantize_folder(source, request(source, budget=5.0, solver="gptq", windows_sha256=digest), tmp_path / "mixed", ids)
+    phases: list[str] = []
+    asked = request(source, budget=5.0, solver="gptq", windows_sha256=digest)
+    mixed = quantize_folder(source, asked, tmp_path / "mixed", ids, on_progress=lambda step: phases.append(step.phase))
+    assert list(dict.fromkeys(phases)) == ["listening", "measuring", "quantising"]
     assert mixed["plan"]["sensitivity"] == "measured"
     assert mixed["totals"]["bits_per_weight"] <= 5.0
     assert len(set(mixed["plan"]["bits"].values())) > 1
